@@ -1,0 +1,34 @@
+# make demo   train, evaluate and predict on embedded data, in minutes on a CPU
+# make test   the tests;  make lint   style
+# Both set up .venv first; running one again repeats only what is not done yet.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DEMO := checkpoints/demo
+
+.PHONY: demo test lint setup
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt "pytest>=8" "ruff>=0.6"
+	touch $@
+
+demo: setup
+	$(PY) train.py demo --run-dir $(DEMO) $(if $(wildcard $(DEMO)/last.pth),--resume)
+	$(PY) eval.py --checkpoint $(DEMO)/best.pth --data-root data/embedded --benchmarks Embedded --out $(DEMO)/scores
+	$(PY) predict.py $$(ls data/embedded/val/im/*.jpg | head -n 8) \
+	    --checkpoint $(DEMO)/best.pth --output $(DEMO)/mattes --overwrite
+	@cat $(DEMO)/scores/table.txt
+	@echo
+	@echo "mattes and cut-outs  $(DEMO)/mattes/"
+	@echo "curves               $(DEMO)/curves.png"
+	@echo "previews             $(DEMO)/previews/"
+
+test: setup
+	$(PY) -m pytest
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .

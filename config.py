@@ -1,0 +1,441 @@
+"""Every hyperparameter, once, with its unit and reason; presets; and the command lines made from them.
+
+A section holds the keyword arguments of one callee. A preset is a function that returns a `Config`. Nothing below the
+scripts sees these classes: the scripts unpack them.
+"""
+
+import contextlib
+import difflib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import tyro
+
+Backbone = Literal["nano", "tiny", "small", "base", "base384", "large"]
+Precision = Literal["bf16", "fp16", "fp32"]
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: arguments of models.TSRMatte."""
+
+    backbone: Backbone = "base"  # Swin of the coarse stage; nano is for tests and the demo
+    window_size: int = 8  # attention window in tokens; divides image_size / 32, so nothing is padded or shrunk
+    decoder_width: int = 64  # channels at stride 4; doubles towards the depth
+    drop_path_rate: float = 0.2  # stochastic depth of the last encoder block
+    refiner: bool = True  # off: the coarse alpha is the result
+    refiner_width: int = 64  # channels for each 2x2 pixels at native resolution
+    refiner_blocks: int = 2  # dilated inception blocks; each adds 10 px to the halo
+    pretrained: bool = True  # start from ImageNet weights (downloaded by timm)
+    backbone_weights: Path | None = None  # read them from this timm .pth or .safetensors instead
+
+
+@dataclass(frozen=True)
+class RoutingConfig:
+    """Which native-resolution patches are refined at inference: arguments of models.Routing."""
+
+    patch_px: int = 64  # side of a patch at native resolution, even
+    error_threshold: float = 0.1  # refine a patch where the expected probability of an error reaches this
+    dense_above: float = 0.5  # share of patches above which whole tiles cost less than patches with halos
+    tile_px: int = 256  # side of those tiles
+    batch_px: int = 524_288  # pixels refined at a time; bounds the memory
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The mask teacher: a network that sees the true alpha, trained first and then frozen."""
+
+    teacher: Literal["cnn", "swin", "none"] = "cnn"  # what the student's features are pulled towards
+    teacher_width: int = 32  # channels of the CNN at stride 2; 4x and 8x that at strides 8 and 16
+    teacher_epochs: int = 5  # as an auto-encoder of mattes; a random frozen teacher teaches nothing
+    teacher_learning_rate: float = 1e-3  # AdamW; a small network from scratch
+    teacher_checkpoint: Path | None = None  # take the teacher of an earlier run (its teacher.pth)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights, used as written; 0 removes the term. Arguments of utils.losses.MattingLoss."""
+
+    l1: float = 1.0  # mean absolute alpha error
+    gradient: float = 1.0  # Sobel differences: sharp edges
+    laplacian: float = 0.5  # Laplacian pyramid: all scales
+    ssim: float = 0.25  # local structure; small, as it is large at first
+    structure: float = 1.0  # boundary-weighted BCE + IoU: finds the object early
+    coarse: float = 1.0  # of all of these on the coarse logits
+    refined: float = 1.0  # of all of these on the refined logits
+    alignment: float = 0.5  # student features towards the teacher's
+    error: float = 0.5  # where is the coarse alpha wrong: what routing reads
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which photographs, and how they are read."""
+
+    dataset: str = "DIS5K"  # a name of utils.datasets.DATASETS; 'custom' is any folder with train/ and val/ pairs
+    data_root: Path = Path("DIS5K")  # folder that holds it
+    image_size: int = 1024  # px, side of the coarse stage's square input; a multiple of 32
+    dilate_px: int = 0  # grow the true mattes by this radius in training (px at image_size; the dilation strategy)
+    max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training does to a pair. Arguments of utils.transforms.TrainTransform."""
+
+    flip_probability: float = 0.5  # left-right
+    crop_scale: tuple[float, float] = (0.4, 1.0)  # share of the picture's area that is seen
+    crop_ratio: tuple[float, float] = (0.75, 1.333)  # how far the crop may be stretched to a square
+    brightness: float = 0.2  # factor from 1 - x to 1 + x
+    contrast: float = 0.2  # likewise
+    saturation: float = 0.2  # likewise
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay, by step."""
+
+    epochs: int = 100  # passes over the training set
+    batch_size: int = 8  # images that are in memory at once
+    accumulation_steps: int = 2  # batches an optimiser step; effective batch = batch_size x accumulation_steps
+    learning_rate: float = 2e-4  # peak, of everything but the encoder
+    backbone_learning_rate: float = 5e-5  # peak, of the encoder: it starts from ImageNet
+    weight_decay: float = 0.05  # on matrices; never on biases, norms and position biases
+    warmup_steps: int = 500  # from 0 to the peak
+    clip_norm: float = 1.0  # largest gradient norm
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how the run happens."""
+
+    run_dir: Path = Path("checkpoints/tsr")  # everything the run writes
+    resume: bool = False  # continue the run in run_dir from its last checkpoint
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    precision: Precision = "bf16"  # of the networks' arithmetic; losses are always float32
+    num_workers: int = 8  # processes that read and augment; changes nothing but the speed
+    seed: int = 0  # of weights, order and augmentation
+    validate_every: int = 1  # epochs
+    previews: int = 6  # validation pictures drawn after each validation
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole training run."""
+
+    preset: tyro.conf.Suppress[str]
+    model: ModelConfig = field(default_factory=ModelConfig)
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy, for values that contradict each other."""
+        model, data, optim, run = self.model, self.data, self.optim, self.run
+        if model.backbone == "nano" and model.pretrained and model.backbone_weights is None:
+            raise ValueError("--backbone nano has no ImageNet weights: add --no-pretrained")
+        if model.backbone_weights is not None and not model.pretrained:
+            raise ValueError("--no-pretrained contradicts --backbone-weights: give one of them")
+        if data.image_size < 32 or data.image_size % 32:
+            raise ValueError(f"--image-size {data.image_size}: must be a multiple of 32")
+        if model.refiner and (model.refiner_width < 4 or model.refiner_width % 4):
+            raise ValueError(f"--refiner-width {model.refiner_width}: must be a multiple of 4")
+        if model.decoder_width < 2 or model.decoder_width % 2:
+            raise ValueError(f"--decoder-width {model.decoder_width}: must be even")
+        if self.teacher.teacher == "none" and self.teacher.teacher_checkpoint is not None:
+            raise ValueError("--teacher none contradicts --teacher-checkpoint: give one of them")
+        if not 0 < self.augment.crop_scale[0] <= self.augment.crop_scale[1] <= 1:
+            raise ValueError("--crop-scale: give two shares of the area, 0 < smallest <= largest <= 1")
+        if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
+            raise ValueError("--crop-ratio: give two ratios, 0 < smallest <= largest")
+        matte_terms = ("l1", "gradient", "laplacian", "ssim", "structure")
+        if all(getattr(self.loss, term) == 0 for term in matte_terms) or self.loss.coarse == 0 == self.loss.refined:
+            raise ValueError(f"every matte loss is switched off: give one of {', '.join(matte_terms)} a weight")
+        for flag, side in (("--patch-px", self.routing.patch_px), ("--tile-px", self.routing.tile_px)):
+            if side % 2:
+                raise ValueError(f"{flag} {side}: must be even")
+        at_least_one = {
+            "--window-size": model.window_size,
+            "--refiner-blocks": model.refiner_blocks,
+            "--teacher-width": self.teacher.teacher_width,
+            "--epochs": optim.epochs,
+            "--batch-size": optim.batch_size,
+            "--accumulation-steps": optim.accumulation_steps,
+            "--validate-every": run.validate_every,
+            "--patch-px": self.routing.patch_px,
+            "--tile-px": self.routing.tile_px,
+            "--batch-px": self.routing.batch_px,
+            "--max-pixels": data.max_pixels,
+        }
+        above_zero = {
+            "--learning-rate": optim.learning_rate,
+            "--clip-norm": optim.clip_norm,
+            "--teacher-learning-rate": self.teacher.teacher_learning_rate,
+        }
+        not_negative = {
+            "--dilate-px": data.dilate_px,
+            "--num-workers": run.num_workers,
+            "--previews": run.previews,
+            "--warmup-steps": optim.warmup_steps,
+            "--weight-decay": optim.weight_decay,
+            "--backbone-learning-rate": optim.backbone_learning_rate,
+            "--teacher-epochs": self.teacher.teacher_epochs,
+        } | {f"--{name}": weight for name, weight in asdict(self.loss).items()}
+        for bound, flags, holds in (
+            ("at least 1", at_least_one, lambda v: v >= 1),
+            ("above 0", above_zero, lambda v: v > 0),
+            ("0 or more", not_negative, lambda v: v >= 0),
+        ):
+            for flag, value in flags.items():
+                if not holds(value):
+                    raise ValueError(f"{flag} {value}: must be {bound}")
+
+
+def tsr() -> Config:
+    """Teacher and refiner on a Swin-B, DIS5K at 1024 px: the whole method."""
+    return Config(preset="tsr")
+
+
+def tsr_tiny() -> Config:
+    """The whole method on a Swin-T."""
+    return _changed(tsr(), preset="tsr-tiny", model={"backbone": "tiny", "decoder_width": 48})
+
+
+def tsr_large() -> Config:
+    """The whole method on a Swin-L."""
+    return _changed(
+        tsr(),
+        preset="tsr-large",
+        model={"backbone": "large", "decoder_width": 96, "drop_path_rate": 0.3},
+        optim={"batch_size": 4, "accumulation_steps": 4},
+    )
+
+
+def baseline() -> Config:
+    """Strategy 1 of the study: the Swin alone, no teacher, no refiner."""
+    return _changed(tsr(), preset="baseline", model={"refiner": False}, teacher={"teacher": "none"})
+
+
+def dilation() -> Config:
+    """Strategy 2 of the study: the Swin alone, trained on dilated mattes."""
+    return _changed(baseline(), preset="dilation", data={"dilate_px": 5})
+
+
+def locator() -> Config:
+    """Camouflaged-object mode: find the object with the structure loss only (COD10K)."""
+    return _changed(
+        baseline(),
+        preset="locator",
+        loss={"l1": 0.0, "gradient": 0.0, "laplacian": 0.0, "ssim": 0.0, "structure": 1.0},
+        data={"dataset": "COD10K", "data_root": Path("COD10K"), "image_size": 512},
+    )
+
+
+def demo() -> Config:
+    """The whole method, nano size, on embedded data: minutes on two CPU cores."""
+    return _changed(
+        tsr(),
+        preset="demo",
+        model={
+            "backbone": "nano",
+            "window_size": 5,
+            "decoder_width": 32,
+            "drop_path_rate": 0.0,
+            "refiner_width": 16,
+            "pretrained": False,
+        },
+        teacher={"teacher_width": 16, "teacher_epochs": 1},
+        data={"dataset": "embedded", "data_root": Path("data/embedded"), "image_size": 160},
+        optim={
+            "epochs": 8,
+            "batch_size": 8,
+            "accumulation_steps": 1,
+            "learning_rate": 2e-3,
+            "backbone_learning_rate": 2e-3,  # from scratch: as fast as the rest
+            "warmup_steps": 50,
+        },
+        run={"precision": "fp32", "num_workers": 2},
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "tsr": tsr,
+    "tsr-tiny": tsr_tiny,
+    "tsr-large": tsr_large,
+    "baseline": baseline,
+    "dilation": dilation,
+    "locator": locator,
+    "demo": demo,
+}
+
+
+def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Config:
+    """The config under another name, with the named fields of its sections replaced."""
+    changed = {name: replace(getattr(config, name), **values) for name, values in sections.items()}
+    run = replace(changed.get("run", config.run), run_dir=Path("checkpoints") / preset)
+    return replace(config, preset=preset, **{**changed, "run": run})
+
+
+# ---------------------------------------------------------------------------------------------------- other scripts
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """eval.py."""
+
+    checkpoint: Path | None = None  # default: the newest best.pth below checkpoints/
+    data_root: Path = Path(".")  # folder that holds the benchmarks' datasets, or is one of them
+    benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.datasets.BENCHMARKS
+    predictions: Path | None = None  # score the mattes in this folder instead of running a model
+    ground_truth: Path | None = None  # with --predictions: the true mattes, paired by name
+    out: Path = Path("eval_results")  # metrics.json and per_image.csv are written here
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    precision: Precision = "fp32"  # of the networks' arithmetic
+    num_workers: int = 2  # processes that read images
+    max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if (self.predictions is None) != (self.ground_truth is None):
+            raise ValueError("--predictions and --ground-truth go together: give both, or neither to run a model")
+        if self.predictions is not None and self.checkpoint is not None:
+            raise ValueError("--predictions contradicts --checkpoint: score finished mattes, or run a model")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """predict.py."""
+
+    inputs: tyro.conf.Positional[tuple[Path, ...]] = (Path("test_data"),)  # images, or folders of them (nested too)
+    checkpoint: Path | None = None  # default: the newest best.pth below checkpoints/
+    output: Path = Path("test_results")  # folder for the results; the folders of the input are mirrored
+    save: tuple[Literal["alpha", "cutout"], ...] = ("alpha", "cutout")  # grey PNG; RGBA PNG of the foreground
+    overwrite: bool = False  # make results again that are already there
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    precision: Precision = "fp32"  # of the networks' arithmetic
+    max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """export_inference.py."""
+
+    checkpoint: Path | None = None  # default: the newest best.pth below checkpoints/
+    output: tuple[Path, ...] = (Path("exports/tsr_matte.pth"), Path("exports/tsr_matte.safetensors"))  # by suffix
+    dtype: Literal["float16", "float32"] = "float16"  # of the stored weights
+    images: tuple[Path, ...] = ()  # compare on these photographs instead of on embedded ones
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        for path in self.output:
+            if path.suffix not in {".pth", ".safetensors"}:
+                raise ValueError(f"--output {path}: the name must end in .pth or .safetensors")
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """preprocess_dis5k.py."""
+
+    source: Path = Path("DIS5K")  # the unpacked dataset: DIS-TR, DIS-VD, DIS-TE1 ... DIS-TE4 with im/ and gt/
+    target: Path = Path("DIS5K_Flat")  # train/ val/ test/ are made here
+    link: bool = False  # hard-link instead of copying: instant, no disk space, same disk only
+    num_workers: int = 4  # threads that copy
+
+
+# ---------------------------------------------------------------------------------------------------- command lines
+
+
+def parse_train(argv: list[str] | None = None) -> Config:
+    """`train.py [PRESET] [--flag value ...]` to a valid Config; exits with status 2 and one line otherwise."""
+    argv = sys.argv[1:] if argv is None else argv
+    name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("tsr", argv)
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        _fail(f"unknown preset {name!r}: {hint}presets are {', '.join(PRESETS)}")
+    presets = "\n".join(f"  {key:<10} {make.__doc__}" for key, make in PRESETS.items())
+    description = (
+        f"Train TSR-Matte.\n\npresets (first argument; default tsr):\n{presets}\n\ndefaults below are {name}'s."
+    )
+    return parse_cli(Config, prog=f"train.py {name}", description=description, argv=rest, default=PRESETS[name]())
+
+
+def parse_cli(
+    cls: type[T], *, prog: str, description: str, argv: list[str] | None = None, default: T | None = None
+) -> T:
+    """A command line to a valid instance of `cls`; flags are the bare field names of all sections.
+
+    Args:
+        cls: A frozen dataclass, with sections or without; its `validate`, if any, is called.
+        prog: Name shown in the usage.
+        description: Text above the flags.
+        argv: Arguments without the program's name; None takes the process's.
+        default: Values of what is not given; None takes the dataclass's.
+
+    Raises:
+        SystemExit: Status 2 after one line on stderr for a wrong command line; 0 after --help.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    default = cls() if default is None else default
+    _check_flags(argv, set(_flags(default)), prog)
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            parsed = tyro.cli(
+                cls, prog=prog, description=description, args=argv, default=default, config=(tyro.conf.OmitArgPrefixes,)
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        _fail(f"{_unboxed(boxed.getvalue())} ({prog} --help lists the flags)")
+    try:
+        if hasattr(parsed, "validate"):
+            parsed.validate()
+    except ValueError as error:
+        _fail(str(error))
+    return parsed
+
+
+def _flags(config: Any) -> Iterator[str]:
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if is_dataclass(value):
+            yield from _flags(value)
+        elif each.name != "preset":
+            flag = each.name.replace("_", "-")
+            yield f"--{flag}"
+            if isinstance(value, bool):
+                yield f"--no-{flag}"
+
+
+def _check_flags(argv: list[str], known: set[str], prog: str) -> None:
+    known = known | {"--help"}
+    for argument in argv:
+        flag = argument.split("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            _fail(f"unknown option {argument.split('=')[0]}: {hint}({prog} --help lists the flags)")
+
+
+def _unboxed(message: str) -> str:
+    """The first paragraph of tyro's framed error message, as one line."""
+    lines = [line.strip("│ ") for line in message.splitlines() if not line.startswith(("╭", "╰"))]
+    ruler = next((i for i, line in enumerate(lines) if line.startswith("───")), len(lines))
+    return " ".join(lines[:ruler]).strip() or message.strip()
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)

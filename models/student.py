@@ -1,0 +1,141 @@
+"""The coarse stage: a Swin encoder and a U-Net decoder over the whole image.
+
+Swin Transformer: Liu et al., "Hierarchical Vision Transformer using Shifted Windows", ICCV 2021; code and ImageNet
+weights through timm. U-Net: Ronneberger et al., MICCAI 2015.
+"""
+
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import UpFuse, conv_norm_act, pad_to_multiple
+
+# Name on our command line -> (timm model, changes to it). `nano` is our own width: tests and the demo, on a CPU.
+BACKBONES: dict[str, tuple[str, dict]] = {
+    "nano": ("swin_tiny_patch4_window7_224", {"embed_dim": 32, "depths": (2, 2, 2, 2), "num_heads": (2, 4, 8, 16)}),
+    "tiny": ("swin_tiny_patch4_window7_224", {}),
+    "small": ("swin_small_patch4_window7_224", {}),
+    "base": ("swin_base_patch4_window7_224", {}),
+    "base384": ("swin_base_patch4_window12_384", {}),
+    "large": ("swin_large_patch4_window12_384", {}),
+}
+STRIDE = 32  # of the deepest feature map: inputs are padded to a multiple of it
+
+
+class PretrainedWeightsError(RuntimeError):
+    """ImageNet weights for a backbone could not be had, or do not fit it."""
+
+
+def build_backbone(
+    name: str,
+    *,
+    window_size: int,
+    drop_path_rate: float = 0.0,
+    pretrained: bool = False,
+    backbone_weights: Path | None = None,
+) -> nn.Module:
+    """A timm Swin that returns its feature maps at strides 4, 8, 16 and 32, each (B, h, w, C), for any input size.
+
+    Args:
+        name: A key of `BACKBONES`.
+        window_size: Attention window in tokens, for every stage. Position biases of ImageNet weights are interpolated
+            to it, so that the window can divide the feature maps (8 at 1024 px) instead of the input being shrunk.
+        drop_path_rate: Stochastic depth of the last block; earlier blocks proportionally less.
+        pretrained: Download ImageNet weights through timm.
+        backbone_weights: Read them from this file instead (a timm state dict, .pth or .safetensors).
+
+    Raises:
+        PretrainedWeightsError: The weights cannot be had or do not fit.
+    """
+    timm_name, changes = BACKBONES[name]
+    source = {} if backbone_weights is None else {"pretrained_cfg_overlay": {"file": str(backbone_weights)}}
+    try:
+        return timm.create_model(
+            timm_name,
+            pretrained=pretrained or backbone_weights is not None,
+            features_only=True,
+            window_size=window_size,
+            drop_path_rate=drop_path_rate,
+            strict_img_size=False,  # any input size; attention masks are made for it
+            always_partition=True,  # parameter shapes that do not depend on the image size
+            **changes,
+            **source,
+        )
+    except Exception as error:  # timm, huggingface_hub, safetensors and the socket layer each raise their own
+        if not pretrained and backbone_weights is None:
+            raise
+        origin = f"the file {backbone_weights}" if backbone_weights else f"the timm hub ({timm_name})"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        message = f"backbone {name!r}: no ImageNet weights from {origin}: {type(error).__name__}: {reason}"
+        raise PretrainedWeightsError(message) from error
+
+
+class Student(nn.Module):
+    """Whole image to coarse alpha logits and error logits.
+
+    Args:
+        backbone: A key of `BACKBONES`.
+        window_size: Attention window in tokens.
+        decoder_width: Channels at stride 4; twice that at stride 8, four times at 16 and 32, half at stride 2.
+        drop_path_rate: Stochastic depth of the encoder.
+        pretrained: Download ImageNet weights.
+        backbone_weights: Or read them from this file.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        window_size: int,
+        decoder_width: int,
+        drop_path_rate: float = 0.0,
+        pretrained: bool = False,
+        backbone_weights: Path | None = None,
+    ):
+        super().__init__()
+        self.encoder = build_backbone(
+            backbone,
+            window_size=window_size,
+            drop_path_rate=drop_path_rate,
+            pretrained=pretrained,
+            backbone_weights=backbone_weights,
+        )
+        width = decoder_width
+        c4, c8, c16, c32 = self.encoder.feature_info.channels()
+        self.bridge = conv_norm_act(c32, 4 * width)
+        self.lateral16 = conv_norm_act(c16, 4 * width, kernel=1)
+        self.lateral8 = conv_norm_act(c8, 2 * width, kernel=1)
+        self.lateral4 = conv_norm_act(c4, width, kernel=1)
+        self.up16 = UpFuse(4 * width, 4 * width, 4 * width)
+        self.up8 = UpFuse(4 * width, 2 * width, 2 * width)
+        self.up4 = UpFuse(2 * width, width, width)
+        # Swin sees nothing finer than stride 4: a light convolution brings edges at stride 2 to the head.
+        self.stem = conv_norm_act(3, width // 2, stride=2)
+        self.head = nn.Sequential(conv_norm_act(width + width // 2, width // 2), nn.Conv2d(width // 2, 2, 1))
+        self.feature_channels = (2 * width, 4 * width)  # of the features at strides 8 and 16
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Runs the coarse stage.
+
+        Args:
+            image: (B, 3, H, W), normalised, any size.
+
+        Returns:
+            coarse_logits (B, 1, H, W), error_logits (B, 1, H, W), and the decoder's features at strides 8 and 16
+            of the padded input, (B, C, ceil(H/32)*4, ceil(W/32)*4) and half that.
+        """
+        height, width = image.shape[-2:]
+        image = pad_to_multiple(image, STRIDE)
+        f4, f8, f16, f32 = (f.permute(0, 3, 1, 2) for f in self.encoder(image))  # NHWC to NCHW
+        d16 = self.up16(self.bridge(f32), self.lateral16(f16))
+        d8 = self.up8(d16, self.lateral8(f8))
+        d4 = self.up4(d8, self.lateral4(f4))
+        s2 = self.stem(image)
+        d2 = F.interpolate(d4, size=s2.shape[-2:], mode="bilinear", align_corners=False)
+        logits = self.head(torch.cat([d2, s2], dim=1))  # (B, 2, H/2, W/2)
+        logits = F.interpolate(logits.float(), scale_factor=2, mode="bilinear", align_corners=False)
+        coarse_logits, error_logits = logits[..., :height, :width].split(1, dim=1)
+        return coarse_logits, error_logits, (d8, d16)

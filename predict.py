@@ -1,0 +1,116 @@
+"""Predicts mattes: images, or folders of them, to alpha PNGs and RGBA cut-outs.
+
+    python predict.py INPUT [INPUT ...] --checkpoint P --output DIR --save alpha cutout
+
+The results of `folder/a/b.jpg` are `DIR/a/b_alpha.png` and `DIR/a/b_cutout.png`. Results that are already there are
+kept, so an interrupted run can simply be started again. A file that cannot be read is named at the end (status 1).
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from config import PredictConfig, parse_cli
+from utils.errors import UserError, run_script
+from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
+from utils.inference import load_model, newest_best, predict_alpha
+
+
+class Job(NamedTuple):
+    """One photograph and where its results go, by kind ("alpha", "cutout")."""
+
+    source: Path
+    targets: dict[str, Path]
+
+
+def main() -> int:
+    config = parse_cli(PredictConfig, prog="predict.py", description=__doc__)
+    jobs = plan(config)
+    pending = [job for job in jobs if config.overwrite or not all(p.exists() for p in job.targets.values())]
+    if len(pending) < len(jobs):
+        print(
+            f"{len(jobs) - len(pending)} of {len(jobs)} are already in {config.output} (--overwrite makes them again)"
+        )
+    if not pending:
+        return 0
+    checkpoint = config.checkpoint or newest_best()
+    predictor = load_model(checkpoint, config.device, config.precision)
+    print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
+
+    failed, started = [], time.perf_counter()
+    for job in tqdm(pending, desc="predict", unit="img", dynamic_ncols=True):
+        try:
+            rgb = read_rgb(job.source, max_pixels=config.max_pixels)
+            alpha = predict_alpha(predictor, rgb)
+            for kind, path in job.targets.items():
+                write_image(path, render(kind, rgb, alpha))
+        except UserError as error:
+            failed.append(str(error))
+    seconds = time.perf_counter() - started
+    done = len(pending) - len(failed)
+    print(
+        f"{done} of {len(pending)} done in {seconds:.1f} s ({done / seconds:.2f} images/s); results in {config.output}"
+    )
+    for message in failed:
+        print(f"failed: {message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def render(kind: str, rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """What is saved: "alpha" uint8 (H, W), or "cutout" uint8 (H, W, 4) with the photograph's colours."""
+    level = quantise(alpha)
+    if kind == "alpha":
+        return level
+    # Colours under alpha 0 are never seen; zeroed, they compress, and no background leaks out of the file.
+    visible = np.where(level[..., None] > 0, rgb, 0)
+    return np.dstack([visible, level])
+
+
+def plan(config: PredictConfig) -> list[Job]:
+    """All photographs of the inputs with their targets, each target once.
+
+    Raises:
+        UserError: An input does not exist, holds no images, is the output folder or holds it.
+    """
+    output = config.output.resolve()
+    sources: dict[Path, Path] = {}  # photograph -> its path below the output folder, without suffix
+    for given in config.inputs:
+        if given.is_dir():
+            root = given.resolve()
+            if output == root:
+                raise UserError(f"--output {config.output} is the input folder; choose another one")
+            found = [path for path in list_images(given, recursive=True) if not path.resolve().is_relative_to(output)]
+            if not found:
+                raise UserError(f"{given}: no images there ({', '.join(IMAGE_EXTENSIONS)})")
+            sources |= {path: path.relative_to(given) for path in found}
+        elif given.is_file():
+            sources[given] = Path(given.name)
+        else:
+            raise UserError(f"{given.absolute()}: no such file or folder; usage: python predict.py INPUT [INPUT ...]")
+    return [Job(path, targets) for path, targets in name_targets(sources, config).items()]
+
+
+def name_targets(sources: dict[Path, Path], config: PredictConfig) -> dict[Path, dict[str, Path]]:
+    """Result files of each photograph; where stems collide (a.jpg, a.png) the suffix becomes part of the name."""
+    stems: dict[str, int] = {}
+    for relative in sources.values():
+        key = os.path.normcase(relative.with_suffix(""))
+        stems[key] = stems.get(key, 0) + 1
+    named, taken = {}, {}
+    for path, relative in sources.items():
+        unique = stems[os.path.normcase(relative.with_suffix(""))] == 1
+        stem = relative.with_suffix("") if unique else relative.with_name(relative.name.replace(".", "_"))
+        if stem in taken:
+            raise UserError(f"{path} and {taken[stem]} would have the same result; predict them into different folders")
+        taken[stem] = path
+        named[path] = {kind: config.output / stem.with_name(f"{stem.name}_{kind}.png") for kind in config.save}
+    return named
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,423 @@
+"""utils.images: right values in every mode, upright, damage refused, bombs refused, atomic writes."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from utils.errors import UserError
+from utils.images import image_size, list_images, quantise, read_alpha, read_rgb, write_image
+
+RAMP = np.tile(np.arange(256, dtype=np.uint8), (8, 1))  # 0 to 255, left to right
+# 16-bit values whose upper byte alone is not enough: within 128 of the ramp, both above and below it.
+RAMP16 = (RAMP.astype(int) * 257 + np.random.default_rng(0).integers(-128, 129, RAMP.shape)).clip(0, 65535)
+RAMP16 = RAMP16.astype(np.uint16)
+GREY = Image.fromarray(RAMP)
+WHITE = Image.new("L", GREY.size, 255)
+
+
+def png_bytes(size: tuple[int, int], bits: int, colour_type: int, rows: bytes) -> bytes:
+    """A PNG of kinds no library at hand writes; `rows` with a filter byte before each row."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size[0], size[1], bits, colour_type, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def with_filter_bytes(array: np.ndarray) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in array)
+
+
+def save_palette_with_opacities(path: Path) -> None:
+    image = GREY.convert("P")
+    image.putpalette([7] * 768)  # one colour: only the opacities carry the ramp
+    image.save(path, transparency=bytes(range(256)))
+
+
+GREY_RAMPS = {
+    "grey.png": GREY.save,
+    "grey.jpg": lambda path: GREY.save(path, quality=100),
+    "grey.bmp": GREY.save,
+    "grey.tif": GREY.save,
+    "grey_lzw.tif": lambda path: GREY.save(path, compression="tiff_lzw"),
+    "rgb.png": lambda path: GREY.convert("RGB").save(path),
+    "rgb.jpg": lambda path: GREY.convert("RGB").save(path, quality=100),
+    "rgb.webp": lambda path: GREY.convert("RGB").save(path, lossless=True),
+    "palette.png": lambda path: GREY.convert("P").save(path),
+    "la.png": lambda path: GREY.convert("LA").save(path),
+    "rgba_opaque.png": lambda path: GREY.convert("RGBA").save(path),
+    "cmyk.jpg": lambda path: GREY.convert("RGB").convert("CMYK").save(path, quality=100),
+    "cmyk.tif": lambda path: GREY.convert("RGB").convert("CMYK").save(path),
+    "grey16.png": lambda path: cv2.imwrite(str(path), RAMP16),
+    "grey16.tif": lambda path: cv2.imwrite(str(path), RAMP16),
+    "grey16_big_endian.tif": lambda path: Image.fromarray(RAMP16.astype(">u2")).save(path),
+    "rgb16.png": lambda path: cv2.imwrite(str(path), np.stack([RAMP16] * 3, 2)),
+    "rgb16.tif": lambda path: cv2.imwrite(str(path), np.stack([RAMP16] * 3, 2)),
+    "rgba16_opaque.png": lambda path: cv2.imwrite(str(path), np.stack([RAMP16] * 3 + [RAMP16 * 0 + 65535], 2)),
+}
+ALPHA_CHANNELS = {
+    "la.png": lambda path: Image.merge("LA", (WHITE, GREY)).save(path),
+    "rgba.png": lambda path: Image.merge("RGBA", (WHITE, WHITE, WHITE, GREY)).save(path),
+    "rgba.tif": lambda path: Image.merge("RGBA", (WHITE, WHITE, WHITE, GREY)).save(path),
+    "rgba.webp": lambda path: Image.merge("RGBA", (WHITE, WHITE, WHITE, GREY)).save(path, lossless=True, exact=True),
+    "rgba16.png": lambda path: cv2.imwrite(str(path), np.stack([RAMP16 * 0 + 65535] * 3 + [RAMP16], 2)),
+    "la16.png": lambda path: path.write_bytes(
+        png_bytes((256, 8), 16, 4, with_filter_bytes(np.stack([RAMP16 * 0 + 999, RAMP16], 2).astype(">u2")))
+    ),
+    "palette_opacities.png": save_palette_with_opacities,
+    "float.tif": lambda path: cv2.imwrite(str(path), (RAMP16 / 65535).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", GREY_RAMPS)
+def test_grey_ramp_survives_in_every_mode(name: str, tmp_path: Path) -> None:
+    GREY_RAMPS[name](tmp_path / name)
+    alpha, rgb = read_alpha(tmp_path / name), read_rgb(tmp_path / name)
+    assert alpha.dtype == np.float32 and alpha.shape == (8, 256) and alpha.flags.writeable and alpha.flags.c_contiguous
+    assert np.abs(alpha - np.linspace(0, 1, 256)).max() <= 1 / 255
+    assert rgb.dtype == np.uint8 and rgb.shape == (8, 256, 3) and rgb.flags.writeable and rgb.flags.c_contiguous
+    assert np.abs(rgb.astype(int) - np.arange(256)[:, None]).max() <= 1
+
+
+@pytest.mark.parametrize("name", ALPHA_CHANNELS)
+def test_alpha_channel_is_the_alpha(name: str, tmp_path: Path) -> None:
+    ALPHA_CHANNELS[name](tmp_path / name)
+    assert np.abs(read_alpha(tmp_path / name) - np.linspace(0, 1, 256)).max() <= 1 / 255
+
+
+@pytest.mark.parametrize("name", ["grey16.png", "rgb16.png", "grey16.tif", "rgb16.tif", "rgba16_opaque.png"])
+def test_16_bit_alpha_is_exact(name: str, tmp_path: Path) -> None:
+    GREY_RAMPS[name](tmp_path / name)
+    np.testing.assert_array_equal(read_alpha(tmp_path / name), RAMP16.astype(np.float32) / np.float32(65535))
+
+
+def test_16_bit_is_rounded_not_floored_or_clipped(tmp_path: Path) -> None:
+    values = np.array([[0, 128, 129, 256, 385, 386, 32767, 65406, 65407, 65535]], dtype=np.uint16)
+    for name, array in (("grey.png", values), ("rgb.png", np.stack([values] * 3, 2))):
+        cv2.imwrite(str(tmp_path / name), array)
+        assert read_rgb(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 1, 1, 2, 127, 254, 255, 255]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_reach_white(bits: int, tmp_path: Path) -> None:
+    levels = 2**bits
+    values = np.arange(16) % levels
+    packed = np.packbits(np.unpackbits(values.astype(np.uint8)[:, None], axis=1)[:, 8 - bits :].ravel())
+    (tmp_path / "few.png").write_bytes(png_bytes((16, 1), bits, 0, b"\0" + packed.tobytes()))
+    np.testing.assert_allclose(read_alpha(tmp_path / "few.png")[0], values / (levels - 1), atol=1e-6)
+
+
+def test_one_bit_palette_and_tiff(tmp_path: Path) -> None:
+    mask = RAMP > 127
+    for name in ("one.png", "one.tif", "one.bmp"):
+        Image.fromarray(mask).save(tmp_path / name)
+        np.testing.assert_array_equal(read_alpha(tmp_path / name), mask.astype(np.float32))
+        np.testing.assert_array_equal(read_rgb(tmp_path / name)[:, :, 1], mask * np.uint8(255))
+
+
+def test_colour_channels_keep_their_order(tmp_path: Path) -> None:
+    colour = np.stack([RAMP, 255 - RAMP, RAMP // 2], 2)
+    Image.fromarray(colour).save(tmp_path / "c.png")
+    Image.fromarray(colour).save(tmp_path / "c.jpg", quality=100, subsampling=0)
+    cv2.imwrite(str(tmp_path / "c16.png"), colour[:, :, ::-1].astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "c16.tif"), colour[:, :, ::-1].astype(np.uint16) * 257)
+    for name, tolerance in (("c.png", 0), ("c.jpg", 3), ("c16.png", 0), ("c16.tif", 0)):
+        assert np.abs(read_rgb(tmp_path / name).astype(int) - colour).max() <= tolerance, name
+
+
+def test_jpeg_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (67, 91, 3), dtype=np.uint8), (0, 0), 2)
+    for options in ({}, {"progressive": True}, {"quality": 50}, {"restart_marker_blocks": 3}):
+        Image.fromarray(noise).save(tmp_path / "a.jpg", **options)
+        np.testing.assert_array_equal(read_rgb(tmp_path / "a.jpg"), np.array(Image.open(tmp_path / "a.jpg")))
+
+
+def test_colours_under_transparency_are_kept(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[..., 0] = 200  # red, fully transparent
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert (read_rgb(tmp_path / "a.png") == [200, 0, 0]).all()
+
+
+def test_colour_image_is_no_alpha(tmp_path: Path) -> None:
+    Image.fromarray(np.stack([RAMP, 255 - RAMP, RAMP], 2)).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match=r"photo\.png: a colour image"):
+        read_alpha(tmp_path / "photo.png")
+
+
+def test_float_files_must_be_alphas_in_range(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "f.tif"), np.full((4, 4), 1.5, np.float32))
+    with pytest.raises(UserError, match=r"f\.tif.*\[0, 1\]"):
+        read_alpha(tmp_path / "f.tif")
+    with pytest.raises(UserError, match=r"f\.tif.*8 or 16 bits"):
+        read_rgb(tmp_path / "f.tif")
+
+
+# What a camera stores for an upright picture, by EXIF orientation; written from the EXIF table, not from the reader.
+STORED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", "_16.tif"])
+def test_exif_orientation_is_applied(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = np.zeros((24, 40), np.uint8)
+    upright[:8, :16] = 255  # a block in the top left corner, wider than high
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"o{suffix}"
+    options = {"quality": 100} if suffix == ".jpg" else {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(stored.astype(np.uint16) * 257 if "16" in suffix else stored).save(path, exif=exif, **options)
+    assert image_size(path) == (24, 40)
+    assert np.abs(read_alpha(path) - upright / 255).max() <= 2 / 255
+    assert np.abs(read_rgb(path)[:, :, 0].astype(int) - upright).max() <= 2
+
+
+def test_size_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "a.jpg"):
+        textured().convert("RGB").save(tmp_path / name, exif=exif)
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])  # pixels that cannot be decoded
+        assert image_size(tmp_path / name) == (80, 64)
+
+
+def test_size_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "a.jpg", "a.tif", "a.bmp", "a.webp"):
+        textured().convert("RGB").save(tmp_path / name)
+
+    def decoded(*_: object) -> None:
+        raise AssertionError("the size was not read from the header")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
+    for name in ("a.png", "a.jpg", "a.tif", "a.bmp", "a.webp"):
+        assert image_size(tmp_path / name) == (64, 80)
+
+
+def test_png_exif_behind_the_pixels_counts(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes()[6:]  # without the JPEG prefix
+    chunk = struct.pack(">I", len(content)) + b"eXIf" + content + struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    textured().save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:-12] + chunk + data[-12:])
+    assert image_size(tmp_path / "a.png") == (80, 64)
+    assert read_alpha(tmp_path / "a.png").shape == (80, 64)
+
+
+def textured() -> Image.Image:
+    noise = np.random.default_rng(1).integers(0, 256, (64, 80), dtype=np.uint8)
+    return Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 1.5))
+
+
+def jpeg_with_thumbnail(path: Path) -> None:
+    """Its thumbnail has an end-of-image marker of its own, long before the picture's."""
+    thumbnail = io.BytesIO()
+    textured().resize((20, 16)).save(thumbnail, "JPEG")
+    segment = b"Exif\0\0" + thumbnail.getvalue()
+    data = io.BytesIO()
+    textured().save(data, "JPEG")
+    marker = b"\xff\xe1" + struct.pack(">H", len(segment) + 2)
+    path.write_bytes(data.getvalue()[:2] + marker + segment + data.getvalue()[2:])
+
+
+DAMAGEABLE = {
+    "grey.jpg": lambda path: textured().save(path),
+    "colour.jpg": lambda path: textured().convert("RGB").save(path),
+    "progressive.jpg": lambda path: textured().save(path, progressive=True),
+    "cmyk.jpg": lambda path: textured().convert("CMYK").save(path),
+    "thumbnail.jpg": jpeg_with_thumbnail,
+    "grey.png": lambda path: textured().save(path),
+    "grey16.png": lambda path: cv2.imwrite(str(path), np.array(textured()).astype(np.uint16) * 257),
+    "rgb16.png": lambda path: cv2.imwrite(str(path), np.array(textured().convert("RGB")).astype(np.uint16) * 257),
+    "grey.tif": lambda path: textured().save(path, compression="tiff_lzw"),
+    "grey.webp": lambda path: textured().convert("RGB").save(path),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", DAMAGEABLE)
+def test_truncated_file_is_refused_and_named(name: str, tmp_path: Path) -> None:
+    DAMAGEABLE[name](tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    read_rgb(tmp_path / name)
+    for share in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
+        (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
+        for read in (read_rgb, read_alpha):
+            with pytest.raises(UserError, match=name) as caught:
+                read(tmp_path / name)
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGEABLE if name.endswith("jpg")])
+def test_truncated_jpeg_is_refused_whatever_the_decoder_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some versions of OpenCV return a truncated JPEG as a whole image filled with grey."""
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: np.full((64, 80), 128, np.uint8))
+    DAMAGEABLE[name](tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for length in (len(whole) - 200, len(whole) - 1):
+        (tmp_path / name).write_bytes(whole[:length])
+        with pytest.raises(UserError, match=f"{name}.*truncated"):
+            read_rgb(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGEABLE if name.endswith(("jpg", "png"))])
+def test_file_whose_end_was_never_written_is_refused(name: str, tmp_path: Path) -> None:
+    """An interrupted download or a full disk leaves the right size and zeros at the end."""
+    DAMAGEABLE[name](tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    with pytest.raises(UserError, match=name):
+        read_rgb(tmp_path / name)
+
+
+def test_flipped_bit_in_a_png_is_refused(tmp_path: Path) -> None:
+    textured().save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.png"):
+        read_alpha(tmp_path / "a.png")
+
+
+def test_jpeg_with_something_behind_it_is_read(tmp_path: Path) -> None:
+    """Phones append a film or a second picture."""
+    textured().save(tmp_path / "a.jpg")
+    expected = read_rgb(tmp_path / "a.jpg")
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(b"\xff\xda film \xff\xd8 film")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.jpg"), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.jpg", b"", "0 bytes"),
+        ("text.jpg", b"this is no photograph", "not an image"),
+        ("page.png", b"<!DOCTYPE html><html>404</html>", "not an image"),
+        ("script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),  # runs Ghostscript
+    ],
+)
+def test_what_is_no_image_is_refused(name: str, content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    for read in (read_rgb, read_alpha, image_size):
+        with pytest.raises(UserError, match=f"{name}.*{says}"):
+            read(tmp_path / name)
+
+
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.jpg: no such file"):
+        read_rgb(tmp_path / "gone.jpg")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_rgb(tmp_path)
+
+
+def test_bomb_is_refused_before_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_bytes((60_000, 60_000), 8, 0, b"\0" * 1000))  # the pixels are missing: decoding would say so
+    for read in (read_rgb, read_alpha):
+        with pytest.raises(UserError, match=r"bomb\.png: 60000x60000 .*--max-pixels"):
+            read(path)
+    assert image_size(path) == (60_000, 60_000)
+
+
+def test_pixel_limit_is_ours_not_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's: a warning at this size, an error at twice it
+    GREY.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="--max-pixels"):
+        read_rgb(tmp_path / "a.png", max_pixels=8 * 256 - 1)
+    assert read_rgb(tmp_path / "a.png", max_pixels=8 * 256).shape == (8, 256, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_thin_images(size: tuple[int, int], tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "a.tif"):
+        Image.new("RGB", size, (9, 9, 9)).save(tmp_path / name)
+        assert read_rgb(tmp_path / name).shape == (size[1], size[0], 3)
+        assert read_alpha(tmp_path / name).shape == (size[1], size[0])
+
+
+def test_listing_is_natural_and_ignores_litter(tmp_path: Path) -> None:
+    for name in ("img10.png", "img2.JPG", "IMG1.png", "a b.jpeg", "é.webp", "c/3.tif", "c/.hidden/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for litter in (".DS_Store", "Thumbs.db", "._img2.JPG", "notes.txt", "__MACOSX/img2.png", ".x.png.12.tmp"):
+        (tmp_path / litter).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / litter).touch()
+    flat = ["a b.jpeg", "IMG1.png", "img2.JPG", "img10.png", "é.webp"]
+    assert [path.name for path in list_images(tmp_path)] == flat
+    nested = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path, recursive=True)]
+    assert nested == ["a b.jpeg", "c/3.tif", *flat[1:]]
+    with pytest.raises(UserError, match="no such folder"):
+        list_images(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_written_images_are_read_back(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    path = tmp_path / "new folder" / "a.png"
+    write_image(path, array)
+    if len(shape) == 2:
+        np.testing.assert_array_equal(read_alpha(path), array.astype(np.float32) / np.float32(np.iinfo(dtype).max))
+    elif dtype == np.uint8:
+        np.testing.assert_array_equal(read_rgb(path), array[:, :, :3])
+        np.testing.assert_array_equal(np.array(Image.open(path)), array)
+    else:
+        np.testing.assert_array_equal(read_rgb(path), np.rint(array[:, :, :3] / 257).astype(np.uint8))
+    assert os.listdir(path.parent) == ["a.png"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "a.png", RAMP)
+
+    def full_disk(path: Path, data: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(bytes(data[:10]))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(UserError, match=r"a\.png: cannot be written \(No space left on device\)"):
+        write_image(tmp_path / "a.png", 255 - RAMP)
+    assert os.listdir(tmp_path) == ["a.png"]
+    np.testing.assert_array_equal(quantise(read_alpha(tmp_path / "a.png")), RAMP)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [("a.jpg", RAMP), ("a.png", RAMP / 255), ("a.png", RAMP[..., None]), ("a.png", RAMP[:0]), ("a.png", RAMP[0])],
+)
+def test_only_images_are_written(name: str, array: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=name):
+        write_image(tmp_path / name, array)
+    assert os.listdir(tmp_path) == []
+
+
+def test_quantise_rounds_and_clips() -> None:
+    assert quantise(np.array([-0.1, 0.0, 0.0019, 0.002, 0.5, 0.998, 0.9981, 1.0, 1.1])).tolist() == [
+        0, 0, 0, 1, 128, 254, 255, 255, 255,
+    ]  # fmt: skip
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(quantise(levels.astype(np.float32) / np.float32(255)), levels)

@@ -1,0 +1,366 @@
+"""Trains TSR-Matte: teacher, then student and refiner, with a validation at native resolution after each epoch.
+
+python train.py [PRESET] [--flag value ...]      presets: tsr (default), tsr-tiny, tsr-large, baseline, dilation,
+                                                 locator, demo (minutes on a CPU, embedded data)
+python train.py ... --resume                     continues the run in --run-dir
+"""
+
+import time
+from dataclasses import asdict, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from config import Config, parse_train
+from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.datasets import EpochSampler, MattingDataset, Pair, check_sizes, find_pairs
+from utils.errors import UserError, run_script
+from utils.evaluation import Scorer, Scores, predictions
+from utils.inference import Predictor, autocast, select_device, to_alpha
+from utils.losses import MattingLoss
+from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
+from utils.plots import Preview, make_preview, save_curves, save_previews
+from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
+from utils.synthetic import write_embedded
+from utils.teaching import train_teacher
+from utils.transforms import EvalTransform, Preprocess, TrainTransform
+
+LOG_EVERY_STEPS = 20
+
+
+def main() -> int:
+    config = parse_train()
+    run, optim = config.run, config.optim
+    device = select_device(run.device)
+    train_pairs, val_pairs = find_data(config)
+    folder = RunFolder(run.run_dir, resume=run.resume)
+    checkpoint = load_checkpoint(folder.last) if run.resume else None
+    if checkpoint:
+        refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.last)
+        if checkpoint["epoch"] == optim.epochs:
+            print(f"{folder.last}: all {optim.epochs} epochs are done; the best checkpoint is {folder.best}")
+            return 0
+
+    torch.manual_seed(run.seed)
+    preprocess = Preprocess(image_size=config.data.image_size)
+    network = build_network(config, resuming=checkpoint is not None).to(device)
+    predictor = Predictor(network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
+    teacher = build_teacher(config, folder, device)
+    alignment = None if teacher is None else build_alignment(network, teacher).to(device)
+
+    transform = TrainTransform(preprocess, dilate_px=config.data.dilate_px, **asdict(config.augment))
+    loader = make_loader(config, train_pairs, transform)
+    steps_per_epoch = -(-len(loader) // optim.accumulation_steps)
+    modules = {"backbone": network.student.encoder, "network": network, "alignment": alignment}
+    rates = {"backbone": optim.backbone_learning_rate, "network": optim.learning_rate, "alignment": optim.learning_rate}
+    optimizer = torch.optim.AdamW(parameter_groups(modules, rates, optim.weight_decay))
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    matting_loss = MattingLoss(**asdict(config.loss))
+
+    def state(epoch: int, step: int, best_sad: float) -> dict[str, Any]:
+        return {
+            **self_description(config, preprocess),
+            "model": network.state_dict(),
+            "alignment": {} if alignment is None else alignment.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "epoch": epoch,
+            "step": step,
+            "best_sad": best_sad,
+        }
+
+    if checkpoint:
+        load_weights(network, checkpoint["model"], folder.last)
+        if alignment is not None:
+            load_weights(alignment, checkpoint["alignment"], folder.last)
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scaler.load_state_dict(checkpoint["scaler"])
+        first_epoch, step, best_sad = (checkpoint[key] for key in ("epoch", "step", "best_sad"))
+    else:
+        first_epoch, step, best_sad = 0, 0, float("inf")
+        folder.write_json("config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
+        save_checkpoint(folder.last, state(first_epoch, step, best_sad))  # from here on, --resume continues
+    log = Table(folder.path / "log.csv", keep_up_to=step)
+    validation_log = Table(folder.path / "validation.csv", keep_up_to=step)
+    announce(config, device, network, teacher, len(train_pairs), len(val_pairs), steps_per_epoch)
+    if teacher is not None and not folder.teacher.exists():
+        fit_teacher(config, teacher, preprocess, train_pairs, val_pairs, folder, device)
+
+    for epoch in range(first_epoch, optim.epochs):
+        # Stochastic depth draws from this generator: a function of the epoch, so that a resumed epoch repeats it.
+        torch.manual_seed(run.seed * 1_000_003 + epoch)
+        loader.sampler.set_epoch(epoch)
+        step = train_one_epoch(
+            config, network, alignment, teacher, loader, matting_loss, optimizer, scaler, device, log, epoch, step,
+            total_steps=steps_per_epoch * optim.epochs,
+        )  # fmt: skip
+        if (epoch + 1) % run.validate_every == 0 or epoch + 1 == optim.epochs:
+            scores, coarse_sad, previews = validate(config, predictor, val_pairs)
+            sad = scores.mean["SAD"]
+            validation_log.append({"epoch": epoch + 1, "step": step, **scores.mean, "coarse_SAD": coarse_sad})
+            tqdm.write(
+                f"epoch {epoch + 1}: validation SAD {sad:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
+                f"{scores.constant_sad:.4f}), MSE {scores.mean['MSE']:.5f}, MAD {scores.mean['MAD']:.5f}"
+            )
+            draw(folder, epoch + 1, scores, previews)
+            if sad < best_sad:  # never true for a NaN
+                best_sad = sad
+                save_checkpoint(folder.best, state(epoch + 1, step, best_sad))
+        save_checkpoint(folder.last, state(epoch + 1, step, best_sad))
+    print(f"best validation SAD {best_sad:.4f}: {folder.best}")
+    print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
+    return 0
+
+
+def train_one_epoch(
+    config: Config,
+    network: TSRMatte,
+    alignment: FeatureAlignment | None,
+    teacher: MaskTeacher | None,
+    loader: DataLoader,
+    matting_loss: MattingLoss,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+    log: Table,
+    epoch: int,
+    step: int,
+    *,
+    total_steps: int,
+) -> int:
+    """One pass over the training set; returns the number of optimiser steps done so far in the run."""
+    optim = config.optim
+    network.train()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    images = len(loader.dataset)
+    bar = tqdm(total=images, desc=f"epoch {epoch + 1}/{optim.epochs}", unit="img", dynamic_ncols=True)
+    batches = iter(loader)
+    done, meter, started = 0, [], time.perf_counter()
+    while group := list(islice(batches, optim.accumulation_steps)):  # the last one may be smaller, and is stepped too
+        rate = learning_rate_factor(step, warmup_steps=optim.warmup_steps, total_steps=total_steps)
+        set_learning_rate(optimizer, rate)
+        group_images = sum(len(batch.name) for batch in group)
+        for batch in group:
+            image, alpha = (t.to(device, non_blocking=True) for t in (batch.image, batch.alpha))
+            with autocast(device, config.run.precision):
+                output = network(image)
+                aligned = taught = ()
+                if teacher is not None:
+                    aligned = alignment(output.features)
+                    with torch.no_grad():
+                        taught = teacher(alpha)
+            terms = matting_loss(output, alpha, aligned, taught)
+            # Each image weighs the same in the step, whatever the size of its batch.
+            scaler.scale(terms["total"] * (len(batch.name) / group_images)).backward()
+            meter.append((batch.name, {name: term.detach() for name, term in terms.items()}))
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        done += group_images
+        bar.update(group_images)
+        if step % LOG_EVERY_STEPS == 0 or done == images:  # the host waits for the device only here
+            means = mean_terms(meter)
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            speed = sum(len(names) for names, _ in meter) / seconds
+            log.append({"step": step, "epoch": epoch + 1, "learning_rate": optim.learning_rate * rate,
+                        "images_per_second": round(speed, 2), **means})  # fmt: skip
+            bar.set_postfix(loss=f"{means['total']:.4f}", lr=f"{optim.learning_rate * rate:.2e}")
+            meter = []
+    bar.close()
+    return step
+
+
+def mean_terms(meter: list[tuple[list[str], dict[str, torch.Tensor]]]) -> dict[str, float]:
+    """Means of the loss terms over some batches.
+
+    Raises:
+        UserError: A total is not finite; the message names the files of the first such batch.
+    """
+    names = list(meter[0][1])
+    values = torch.stack([torch.stack([terms[name] for name in names]) for _, terms in meter]).cpu()
+    for (files, _), row in zip(meter, values, strict=True):
+        if not torch.isfinite(row).all():
+            bad = ", ".join(name for name, value in zip(names, row, strict=True) if not torch.isfinite(value))
+            raise UserError(
+                f"the loss is not finite ({bad}) in the batch of {', '.join(files)}: look at these files, "
+                "lower --learning-rate or use --precision fp32"
+            )
+    return dict(zip(names, values.mean(0).tolist(), strict=True))
+
+
+@torch.inference_mode()
+def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[Scores, float, list[Preview]]:
+    """Scores at native resolution, exactly as eval.py does; also the coarse stage's SAD, and some pictures."""
+    predictor.network.eval()
+    refined, coarse, previews = Scorer(), Scorer(("SAD",)), []
+    shown = set(np.linspace(0, len(pairs) - 1, min(config.run.previews, len(pairs))).round().astype(int).tolist())
+    read = predictions(
+        predictor, pairs, num_workers=config.run.num_workers, max_pixels=config.data.max_pixels, title="validate"
+    )
+    for index, item in enumerate(read):
+        refined.add(item.name, item.pred_alpha("refined"), item.alpha)
+        coarse.add(item.name, item.pred_alpha("coarse"), item.alpha)
+        if index in shown:
+            error = to_alpha(item.output.error_logits)
+            previews.append(
+                make_preview(item.rgb, item.alpha, item.pred_alpha("coarse"), error, item.pred_alpha("refined"))
+            )
+    return refined.result(), coarse.result().mean["SAD"], previews
+
+
+# -------------------------------------------------------------------------------------------- before the first step
+
+
+def find_data(config: Config) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs, checked; the embedded data is made if it is not there."""
+    data = config.data
+    if data.dataset.lower() == "embedded":
+        write_embedded(data.data_root)
+    pairs = [find_pairs(data.data_root, data.dataset, split) for split in ("train", "val")]
+    for split in pairs:
+        check_sizes(split)
+    return pairs[0], pairs[1]
+
+
+def build_network(config: Config, *, resuming: bool) -> TSRMatte:
+    """The network, with ImageNet weights unless a checkpoint will replace them anyway."""
+    arguments = asdict(config.model)
+    if resuming:
+        arguments |= {"pretrained": False, "backbone_weights": None}
+    try:
+        return TSRMatte(**arguments)
+    except PretrainedWeightsError as error:
+        raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
+
+
+def make_loader(config: Config, pairs: list[Pair], transform) -> DataLoader:
+    """Batches of training samples; order and augmentation are functions of (seed, epoch, index)."""
+    run = config.run
+    dataset = MattingDataset(pairs, transform, seed=run.seed, max_pixels=config.data.max_pixels)
+    return DataLoader(
+        dataset,
+        batch_size=config.optim.batch_size,
+        sampler=EpochSampler(len(dataset), seed=run.seed),
+        num_workers=run.num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def build_teacher(config: Config, folder: RunFolder, device: torch.device) -> MaskTeacher | None:
+    """The frozen teacher: of this or another run, from ImageNet (swin), or yet to be trained."""
+    kind, model = config.teacher.teacher, config.model
+    if kind == "none":
+        return None
+    torch.manual_seed(config.run.seed + 1)  # the same teacher, however the network before it was made
+    source = folder.teacher if folder.teacher.exists() else config.teacher.teacher_checkpoint
+    if source is not None:
+        saved = load_checkpoint(source)
+        if "teacher" not in saved:
+            raise UserError(f"{source}: not a teacher; give --teacher-checkpoint the teacher.pth of a run")
+        teacher = MaskTeacher(**saved["teacher"])
+        load_weights(teacher, saved["model"], source)
+        if source != folder.teacher:
+            save_checkpoint(folder.teacher, saved)
+    else:
+        weights = {"pretrained": model.pretrained, "backbone_weights": model.backbone_weights} if kind == "swin" else {}
+        try:
+            teacher = MaskTeacher(**teacher_arguments(config), **weights)
+        except PretrainedWeightsError as error:
+            raise UserError(f"{error}; give --backbone-weights FILE, or --teacher cnn") from error
+        if weights.get("pretrained"):  # it has learnt to see already
+            save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})
+    return teacher.eval().requires_grad_(False).to(device)
+
+
+def build_alignment(network: TSRMatte, teacher: MaskTeacher) -> FeatureAlignment:
+    """Projections from the student's features to the teacher's."""
+    return FeatureAlignment(network.student.feature_channels, teacher.channels)
+
+
+def teacher_arguments(config: Config) -> dict[str, Any]:
+    """What MaskTeacher is rebuilt from."""
+    return {
+        "kind": config.teacher.teacher,
+        "width": config.teacher.teacher_width,
+        "backbone": config.model.backbone,
+        "window_size": config.model.window_size,
+    }
+
+
+def fit_teacher(
+    config: Config, teacher: MaskTeacher, preprocess: Preprocess, train_pairs: list[Pair], val_pairs: list[Pair],
+    folder: RunFolder, device: torch.device,
+) -> None:  # fmt: skip
+    """Trains the teacher on the true mattes (never dilated ones), freezes it and keeps it in the run folder."""
+    torch.manual_seed(config.run.seed + 2)
+    augment = replace(config.augment, brightness=0.0, contrast=0.0, saturation=0.0)  # colours are not looked at
+    table = folder.path / "teacher.csv"
+    table.unlink(missing_ok=True)  # of a teacher that was interrupted
+    train_teacher(
+        teacher.requires_grad_(True),
+        make_loader(config, train_pairs, TrainTransform(preprocess, **asdict(augment))),
+        make_loader(config, val_pairs, EvalTransform(preprocess)),
+        width=config.teacher.teacher_width,
+        epochs=config.teacher.teacher_epochs,
+        learning_rate=config.teacher.teacher_learning_rate,
+        device=device,
+        precision=config.run.precision,
+        log=Table(table).append,
+    )
+    teacher.eval().requires_grad_(False)
+    save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})
+
+
+def self_description(config: Config, preprocess: Preprocess) -> dict[str, Any]:
+    """What a checkpoint needs to rebuild the network and feed it, as JSON types."""
+    network = {k: v for k, v in asdict(config.model).items() if k not in {"pretrained", "backbone_weights"}}
+    return to_json(
+        {
+            "config": asdict(config),
+            "network": network,
+            "preprocess": asdict(preprocess),
+            "routing": asdict(config.routing),
+        }
+    )
+
+
+def announce(
+    config: Config, device: torch.device, network: TSRMatte, teacher: MaskTeacher | None, train_images: int,
+    val_images: int, steps_per_epoch: int,
+) -> None:  # fmt: skip
+    """Prints, once, what is going to happen."""
+    optim, student = config.optim, network.student
+    encoder = count_parameters(student.encoder)
+    print(
+        f"preset {config.preset}: {config.data.dataset} at {config.data.data_root}, {train_images} training and "
+        f"{val_images} validation images, {config.data.image_size} px\n"
+        f"parameters: encoder ({config.model.backbone}) {encoder:,}, decoder {count_parameters(student) - encoder:,}, "
+        f"refiner {count_parameters(network.refiner):,}; teacher ({config.teacher.teacher}) {count_parameters(teacher):,}\n"
+        f"effective batch {optim.batch_size} x {optim.accumulation_steps} = {optim.batch_size * optim.accumulation_steps}, "
+        f"learning rate {optim.learning_rate:g} (encoder {optim.backbone_learning_rate:g}), {optim.epochs} epochs of "
+        f"{steps_per_epoch} steps\n"
+        f"device {device}, {config.run.precision}; run folder {config.run.run_dir}"
+    )
+
+
+def draw(folder: RunFolder, epoch: int, scores: Scores, previews: list[Preview]) -> None:
+    """Curves so far, and the pictures of this validation."""
+    tables = (pd.read_csv(folder.path / name) for name in ("log.csv", "validation.csv"))
+    save_curves(folder.path / "curves.png", *tables, scores.constant_sad)
+    if previews:
+        title = f"validation after epoch {epoch}: SAD {scores.mean['SAD']:.3f} over {len(scores.per_image)} images"
+        save_previews(folder.path / "previews" / f"epoch_{epoch:03d}.png", previews, title)
+
+
+if __name__ == "__main__":
+    run_script(main)

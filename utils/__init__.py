@@ -1,0 +1,1 @@
+"""Data, losses, metrics, inference and files: one noun a module."""

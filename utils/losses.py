@@ -1,0 +1,360 @@
+"""The training losses: pure functions of tensors, and `MattingLoss`, which weighs and names their sum.
+
+Rules that hold for every function here:
+
+- The result is a scalar, the mean over batch and pixels (or what the docstring says), in float32 whatever the
+  inputs and the surrounding autocast; float64 inputs stay float64, which is what numerical gradient checks
+  need.
+- It is zero where the prediction equals the truth, soft truths included. `error_loss`, whose targets are
+  binary, and the cross entropy at binary truths approach zero as the logits grow.
+- It is finite for any matte (all 0, all 1, one pixel) and any size from 1x1: filters read a replicated border
+  instead of shrinking the map, so no window can be larger than its image.
+- Nothing reads a value back from the device or copies a constant to it, so no loss makes the CPU wait for the
+  GPU.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from models import MattingOutput
+
+SSIM_WINDOW_PX = 11
+SSIM_SIGMA_PX = 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # (K1 L)² and (K2 L)² of Wang et al. 2004 with the dynamic range L = 1
+BINOMIAL_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # Burt and Adelson's generating kernel, a = 0.375
+STRUCTURE_WINDOW_PX = 31  # F3Net: how far from an edge a pixel still counts as near it
+STRUCTURE_EDGE_GAIN = 5.0  # F3Net's gamma: a pixel on a straight edge weighs 1 + 5 * 0.5
+ERROR_POSITIVE_WEIGHT_CAP = 10.0  # beyond this a handful of wrong pixels would drive the whole map
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Precision and filters
+
+
+def _full_precision(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _in_float32(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Runs a loss of equally shaped maps in float32, outside autocast (which convolves in half precision)."""
+
+    @functools.wraps(loss)
+    def in_float32(*maps: Tensor, **options: float) -> Tensor:
+        # A (B, H, W) truth would broadcast against a (B, 1, H, W) prediction into a plausible, wrong number.
+        shapes = [tuple(m.shape) for m in maps]
+        assert len(set(shapes)) == 1, f"{loss.__name__}: shapes {shapes} differ"
+        with torch.autocast(device_type=maps[0].device.type, enabled=False):
+            return loss(*(_full_precision(m) for m in maps), **options)
+
+    return in_float32
+
+
+def _filter_along(maps: Tensor, taps: tuple[float, ...], dim: int, stride: int = 1) -> Tensor:
+    """Correlates (B, C, H, W) with an odd number of taps along dim -1 or -2; replicate border.
+
+    Sums shifted views: for three to five taps that costs no more than a convolution, needs no kernel on the
+    device, and is not subject to TF32.
+    """
+    radius_px, length = len(taps) // 2, maps.shape[dim]
+    padding = (radius_px, radius_px, 0, 0) if dim == -1 else (0, 0, radius_px, radius_px)
+    padded = F.pad(maps, padding, mode="replicate")
+    views = [padded.narrow(dim, i, length) for i in range(len(taps))]
+    if stride > 1:
+        views = [view[..., ::stride] if dim == -1 else view[..., ::stride, :] for view in views]
+    return sum(tap * view for tap, view in zip(taps, views, strict=True) if tap)
+
+
+def _expand_along(maps: Tensor, dim: int, length: int) -> Tensor:
+    """Burt and Adelson's EXPAND along one dimension: zeros between the samples, twice the binomial kernel."""
+    even = _filter_along(maps, (1 / 8, 6 / 8, 1 / 8), dim)
+    odd = _filter_along(maps, (0.0, 4 / 8, 4 / 8), dim)
+    return torch.stack((even, odd), dim).flatten(dim - 1, dim).narrow(dim, 0, length)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Losses of an alpha
+
+
+@_in_float32
+def l1_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
+    """Mean absolute difference.
+
+    Args:
+        pred_alpha: (B, 1, H, W) in [0, 1].
+        alpha: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar in [0, 1]: the metric MAD of the batch.
+    """
+    return (pred_alpha - alpha).abs().mean()
+
+
+@_in_float32
+def gradient_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
+    """L1 between the Sobel derivatives of both mattes: mean of |dx(p) - dx(a)| + |dy(p) - dy(a)|.
+
+    The Sobel kernels are divided by 8, so a ramp of slope s alpha per pixel has the derivative s. The filters
+    are
+    linear: the derivative of the difference is the difference of the derivatives, at half the cost.
+
+    Args:
+        pred_alpha: (B, 1, H, W) in [0, 1].
+        alpha: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar >= 0, in alpha per pixel. Blind to a constant offset.
+    """
+    difference = pred_alpha - alpha
+    smooth, derive = (0.25, 0.5, 0.25), (-0.5, 0.0, 0.5)
+    dx = _filter_along(_filter_along(difference, derive, -1), smooth, -2)
+    dy = _filter_along(_filter_along(difference, derive, -2), smooth, -1)
+    return (dx.abs() + dy.abs()).mean()
+
+
+@_in_float32
+def laplacian_loss(pred_alpha: Tensor, alpha: Tensor, levels: int = 5) -> Tensor:
+    """L1 between Laplacian pyramids: sum over k of 2^k * |L_k(p) - L_k(a)|_1, divided by the pixels.
+
+    Hou and Liu, Context-Aware Image Matting (ICCV 2019), eq. 3, after Niklaus and Liu (CVPR 2018), with the
+    pyramid of Burt and Adelson (1983): `levels - 1` band-pass images and the low-pass rest. |.|_1 is a sum,
+    level k has 4^-k of the pixels, so relative to a mean per level the weights are 2^-k: fine detail counts
+    most. The pyramid is linear, so one pyramid of the difference does. It ends early, with the low-pass rest
+    at the level reached, once a side is down to 1 px: at 1x1 the loss is L1.
+
+    Args:
+        pred_alpha: (B, 1, H, W) in [0, 1].
+        alpha: (B, 1, H, W) in [0, 1].
+        levels: images in the pyramid, the low-pass rest included; >= 1.
+
+    Returns:
+        Scalar >= 0.
+    """
+    rest = pred_alpha - alpha
+    pixels, weight, total = rest.numel(), 1.0, rest.new_zeros(())
+    for _ in range(levels - 1):
+        height, width = rest.shape[-2:]
+        if min(height, width) == 1:
+            break
+        low = _filter_along(_filter_along(rest, BINOMIAL_TAPS, -1, stride=2), BINOMIAL_TAPS, -2, stride=2)
+        band = rest - _expand_along(_expand_along(low, -2, height), -1, width)
+        total = total + weight * band.abs().sum()
+        rest, weight = low, 2 * weight
+    return (total + weight * rest.abs().sum()) / pixels
+
+
+@_in_float32
+def ssim_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
+    """1 - mean SSIM, Wang et al. (2004) eq. 13, 11x11 Gaussian window of sigma 1.5 px, K = (0.01, 0.03).
+
+    The border is replicated, so the map covers every pixel and an image smaller than the window has one.
+
+    Args:
+        pred_alpha: (B, 1, H, W) in [0, 1].
+        alpha: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar in [0, 2].
+    """
+    radius_px = SSIM_WINDOW_PX // 2
+    offsets = torch.arange(-radius_px, radius_px + 1, device=alpha.device, dtype=alpha.dtype)
+    window = torch.exp(-0.5 * (offsets / SSIM_SIGMA_PX) ** 2)
+    window = window / window.sum()
+
+    # Only the sum of the two variances is needed, hence four moments. They are one depthwise convolution an
+    # axis: cuDNN's dense ones may round to TF32, too coarse for E[x²] - E[x]² beside C2 = 9e-4; the
+    # depthwise kernel of a contiguous float32 tensor does not.
+    moments = torch.cat((pred_alpha, alpha, pred_alpha**2 + alpha**2, pred_alpha * alpha), dim=1)
+    moments = F.pad(moments.contiguous(), (radius_px,) * 4, mode="replicate")
+    moments = F.conv2d(moments, window.view(1, 1, 1, -1).expand(4, -1, -1, -1), groups=4)
+    moments = F.conv2d(moments, window.view(1, 1, -1, 1).expand(4, -1, -1, -1), groups=4)
+    pred_mean, mean, square_sum, product = moments.split(1, dim=1)
+
+    mean_product, mean_square_sum = pred_mean * mean, pred_mean**2 + mean**2
+    luminance = (2 * mean_product + SSIM_C1) / (mean_square_sum + SSIM_C1)
+    contrast_structure = (2 * (product - mean_product) + SSIM_C2) / (square_sum - mean_square_sum + SSIM_C2)
+    return 1 - (luminance * contrast_structure).mean()
+
+
+@_in_float32
+def structure_loss(logits: Tensor, alpha: Tensor) -> Tensor:
+    """Boundary-weighted cross entropy plus boundary-weighted IoU, F3Net (Wei et al., AAAI 2020), eq. 5-8.
+
+    weight = 1 + 5 * |mean of the truth over 31x31 - truth|, so pixels near an edge count up to 6 times.
+
+    Equal to the paper for binary truths, and extended so that a soft truth is reached at zero:
+    - The truth's own entropy is subtracted from the cross entropy (what is left is their KL divergence; the
+      gradient is unchanged).
+    - Intersection and union are min(p, a) and max(p, a), which for a in {0, 1} are p * a and p + a - p * a.
+
+    Two deliberate differences from the authors' code: its cross entropy is never weighted (`reduce='none'` is
+    read as true), and its mean over 31x31 counts padding zeros, which makes an edge of the picture's border.
+
+    Args:
+        logits: (B, 1, H, W), unbounded.
+        alpha: (B, 1, H, W) in [0, 1], soft values allowed.
+
+    Returns:
+        Scalar >= 0, the mean over the batch of each image's two terms.
+    """
+    window_px, margin_px = STRUCTURE_WINDOW_PX, STRUCTURE_WINDOW_PX // 2
+    # Two one-dimensional means: 62 reads a pixel instead of 961. Border windows count only pixels that exist.
+    mean = F.avg_pool2d(alpha, (window_px, 1), 1, (margin_px, 0), count_include_pad=False)
+    mean = F.avg_pool2d(mean, (1, window_px), 1, (0, margin_px), count_include_pad=False)
+    weight = 1 + STRUCTURE_EDGE_GAIN * (mean - alpha).abs()
+
+    entropy = -(torch.xlogy(alpha, alpha) + torch.xlogy(1 - alpha, 1 - alpha))
+    divergence = F.binary_cross_entropy_with_logits(logits, alpha, reduction="none") - entropy
+    cross_entropy_term = (weight * divergence).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+    pred_alpha = logits.sigmoid()
+    intersection = (weight * torch.minimum(pred_alpha, alpha)).sum((1, 2, 3))
+    union = (weight * torch.maximum(pred_alpha, alpha)).sum((1, 2, 3))
+    iou_term = 1 - (intersection + 1) / (union + 1)  # + 1 as in F3Net: an empty truth has an IoU
+    return (cross_entropy_term + iou_term).mean()
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Losses of the parts
+
+
+def alignment_loss(student_features: tuple[Tensor, ...], teacher_features: tuple[Tensor, ...]) -> Tensor:
+    """Mean over the levels of the mean squared difference; pulls the student towards the teacher, never back.
+
+    Args:
+        student_features: at least one (B, C_k, H_k, W_k).
+        teacher_features: as many, of the same shapes; detached here.
+
+    Returns:
+        Scalar >= 0.
+    """
+    pairs = zip(student_features, teacher_features, strict=True)
+    return torch.stack([_squared_distance(student, teacher.detach()) for student, teacher in pairs]).mean()
+
+
+@_in_float32
+def _squared_distance(features: Tensor, target: Tensor) -> Tensor:
+    return (features - target).square().mean()
+
+
+@_in_float32
+def error_loss(error_logits: Tensor, coarse_logits: Tensor, alpha: Tensor, tolerance: float = 0.05) -> Tensor:
+    """Cross entropy of the error map that routing reads; its target is 1 where the coarse alpha is wrong now.
+
+    Wrong pixels are few once the coarse stage works, and a map that says "right" everywhere would score well.
+    So they weigh (right pixels) / (wrong pixels) of the batch, kept within [1, 10], and the mean is the
+    weighted one. The map therefore overstates: 0.5 stands for a chance of error between 1/11 and 1/2, which
+    suits routing, where a missed pixel costs quality and a needless one only time. A batch without wrong (or
+    right) pixels is plain cross entropy.
+
+    Args:
+        error_logits: (B, 1, H, W), unbounded; sigmoid = how likely the coarse alpha is wrong.
+        coarse_logits: (B, 1, H, W), unbounded; only read, no gradient flows to it.
+        alpha: (B, 1, H, W) in [0, 1].
+        tolerance: alpha difference in [0, 1] up to which the coarse alpha counts as right. 0.05 is 13 of 255
+            levels: smaller differences are noise of a coarse stage, not work for a refiner.
+
+    Returns:
+        Scalar >= 0.
+    """
+    wrong = ((coarse_logits.detach().sigmoid() - alpha).abs() > tolerance).to(error_logits.dtype)
+    wrong_pixels = wrong.sum()
+    ratio = (wrong.numel() - wrong_pixels) / wrong_pixels.clamp(min=1)
+    weight = 1 + (ratio.clamp(1, ERROR_POSITIVE_WEIGHT_CAP) - 1) * wrong
+    cross_entropy = F.binary_cross_entropy_with_logits(error_logits, wrong, reduction="none")
+    return (weight * cross_entropy).sum() / weight.sum()
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class MattingLoss:
+    """The training objective: named, weighted terms and their total.
+
+    Each weight multiplies its loss as written; a weight of 0 removes the term, which is then not computed.
+    `coarse` and `refined` multiply all terms of that output, so `coarse_l1` is coarse * l1 * l1_loss(...).
+
+    Raises:
+        ValueError: a weight is negative or not finite, or all terms are removed.
+    """
+
+    l1: float
+    gradient: float
+    laplacian: float
+    ssim: float
+    structure: float
+    coarse: float
+    refined: float
+    alignment: float
+    error: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            weight = getattr(self, field.name)
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"loss weight {field.name} must be a finite number >= 0, got {weight}")
+        alpha_terms = (self.coarse or self.refined) and (
+            self.l1 or self.gradient or self.laplacian or self.ssim or self.structure
+        )
+        if not (alpha_terms or self.alignment or self.error):
+            raise ValueError("all loss weights are 0: there is nothing to train")
+
+    def __call__(
+        self,
+        output: "MattingOutput",
+        alpha: Tensor,
+        student_features: tuple[Tensor, ...] = (),
+        teacher_features: tuple[Tensor, ...] = (),
+    ) -> dict[str, Tensor]:
+        """Computes the terms.
+
+        Args:
+            output: logits (B, 1, H, W). Where `refined_logits` is the very tensor `coarse_logits` (no refiner
+                ran) the refined terms are skipped, since they would count the coarse ones twice.
+            alpha: (B, 1, H, W) in [0, 1].
+            student_features: what the alignment compares, projected to the teacher's shapes. Without any, no
+                alignment term.
+            teacher_features: as many, of the same shapes.
+
+        Returns:
+            Weighted float32 scalars `coarse_l1` ... `refined_structure`, `alignment`, `error`, as far as they
+            are computed, and `total`, their sum.
+        """
+        terms: dict[str, Tensor] = {}
+        if self.coarse:
+            terms |= self._alpha_terms("coarse", self.coarse, output.coarse_logits, alpha)
+        if self.refined and output.refined_logits is not output.coarse_logits:
+            terms |= self._alpha_terms("refined", self.refined, output.refined_logits, alpha)
+        if self.alignment and (student_features or teacher_features):
+            terms["alignment"] = self.alignment * alignment_loss(student_features, teacher_features)
+        if self.error:
+            terms["error"] = self.error * error_loss(output.error_logits, output.coarse_logits, alpha)
+        if not terms:
+            raise ValueError("no loss term is left: the weights ask only for parts this model does not have")
+        return {**terms, "total": torch.stack(list(terms.values())).sum()}
+
+    def _alpha_terms(
+        self, stage: str, stage_weight: float, logits: Tensor, alpha: Tensor
+    ) -> dict[str, Tensor]:
+        pred_alpha = _full_precision(logits).sigmoid()  # float32: in bf16 an alpha near 1 has steps of 1/256
+        terms: dict[str, Tensor] = {}
+        if self.l1:
+            terms["l1"] = self.l1 * l1_loss(pred_alpha, alpha)
+        if self.gradient:
+            terms["gradient"] = self.gradient * gradient_loss(pred_alpha, alpha)
+        if self.laplacian:
+            terms["laplacian"] = self.laplacian * laplacian_loss(pred_alpha, alpha)
+        if self.ssim:
+            terms["ssim"] = self.ssim * ssim_loss(pred_alpha, alpha)
+        if self.structure:
+            terms["structure"] = self.structure * structure_loss(logits, alpha)
+        return {f"{stage}_{name}": stage_weight * term for name, term in terms.items()}

@@ -1,0 +1,151 @@
+"""Pictures of a run: its curves, and previews of what it predicts."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from utils.files import write_atomically
+
+INK, GRID = "#333333", "#dddddd"
+COARSE, REFINED, REFERENCE = "#b8860b", "#1f6f8b", "#999999"
+GREEN = (40, 170, 90)  # what cut-outs are shown on
+
+
+class Preview(NamedTuple):
+    """A row of the preview picture: uint8 cells (h, w) or (h, w, 3), already small, and the SAD at full size."""
+
+    cells: list[np.ndarray]
+    sad: float
+
+
+def make_preview(
+    rgb: np.ndarray, alpha: np.ndarray, coarse_alpha: np.ndarray, error: np.ndarray, refined_alpha: np.ndarray
+) -> Preview:
+    """Makes the cells of one picture.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        alpha: Truth; this and the rest are float32 (H, W) in [0, 1].
+        coarse_alpha: Of the coarse stage.
+        error: The expected probability that it is wrong.
+        refined_alpha: Of the refiner.
+    """
+    difference = np.abs(refined_alpha - alpha)
+    heat = cv2.applyColorMap(_level(difference), cv2.COLORMAP_INFERNO)[..., ::-1]
+    matte = refined_alpha[..., None]
+    on_green = np.rint(matte * rgb + (1 - matte) * np.array(GREEN, np.float32)).astype(np.uint8)
+    true, coarse, expected, refined = (_level(a) for a in (alpha, coarse_alpha, error, refined_alpha))
+    cells = [_shrunk(cell) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
+    return Preview(cells, float(difference.sum(dtype=np.float64)) / 1000)
+
+
+def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constant_sad: float) -> None:
+    """Draws loss and learning rate by step, and validation scores by epoch.
+
+    Args:
+        path: The PNG.
+        log: Columns step, learning_rate, total and the loss terms.
+        validation: Columns epoch, SAD, MSE, MAD.
+        constant_sad: SAD of the best constant alpha, drawn as a reference line.
+    """
+    figure = Figure(figsize=(12, 4), dpi=110, layout="constrained")
+    loss_axes, sad_axes, error_axes = figure.subplots(1, 3)
+    if len(log):
+        terms = [c for c in log.columns if c.startswith(("coarse_", "refined_")) or c in ("alignment", "error")]
+        # The terms that weigh most at the end get a name; a legend of twelve is not read.
+        named = log[terms].tail(5).mean().nlargest(5).index
+        for term in terms:
+            loss_axes.plot(log["step"], log[term], lw=0.9, alpha=0.8, label=term if term in named else None)
+        loss_axes.plot(log["step"], log["total"], lw=1.8, color=INK, label="total")
+        loss_axes.set_yscale("log")
+        rate_axes = loss_axes.twinx()
+        rate_axes.plot(log["step"], log["learning_rate"], lw=0.8, ls=":", color=REFERENCE)
+        rate_axes.set_yticks([])
+        loss_axes.legend(fontsize=7, frameon=False, title="dotted: learning rate", title_fontsize=7)
+    _style(loss_axes, "training loss (weighted terms)", "step")
+    epochs = validation["epoch"]
+    if not validation["coarse_SAD"].equals(validation["SAD"]):  # a network without refiner has one curve
+        sad_axes.plot(epochs, validation["coarse_SAD"], "o-", ms=3, lw=1.2, color=COARSE, label="coarse")
+    sad_axes.plot(epochs, validation["SAD"], "o-", ms=3, lw=1.8, color=REFINED, label="refined")
+    sad_axes.axhline(constant_sad, ls="--", lw=1, color=REFERENCE)
+    sad_axes.annotate(
+        "best constant alpha", (0.98, constant_sad), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+        fontsize=7, color=INK,
+    )  # fmt: skip
+    sad_axes.set_ylim(0, 1.08 * max(constant_sad, validation[["SAD", "coarse_SAD"]].max().max()))
+    sad_axes.legend(fontsize=7, frameon=False)
+    _style(sad_axes, "validation SAD (sum / 1000, whole image)", "epoch")
+    error_axes.plot(epochs, 1000 * validation["MAD"], "o-", ms=3, lw=1.5, color=REFINED, label="MAD")
+    error_axes.plot(epochs, 1000 * validation["MSE"], "o-", ms=3, lw=1.5, color="#8b3a62", label="MSE")
+    error_axes.set_ylim(0)
+    error_axes.legend(fontsize=7, frameon=False)
+    _style(error_axes, "validation MAD and MSE (x 1000, whole image)", "epoch")
+    for axes in (sad_axes, error_axes):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _write(path, figure)
+
+
+def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
+    """Draws a row a picture: image, truth, coarse, expected error, refined, error, cut-out.
+
+    Args:
+        path: The PNG.
+        previews: What to draw.
+        title: Written above.
+    """
+    columns = ("image", "true alpha", "coarse alpha", "expected error", "refined alpha", "|refined - true|", "on green")
+    figure = Figure(figsize=(2.0 * len(columns), 1.0), dpi=110)
+    grid = [preview.cells for preview in previews]
+    # Each row takes the height its pictures need, so that nothing is surrounded by white.
+    heights = [row[0].shape[0] / row[0].shape[1] for row in grid]
+    figure.set_size_inches(2.0 * len(columns), 2.0 * sum(heights) + 0.14 * len(grid) + 0.55)
+    total = figure.get_size_inches()[1]
+    axes = figure.subplots(
+        len(grid), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights, "hspace": 0.05, "wspace": 0.02}
+    )
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.02 / total, top=1 - 0.5 / total)
+    for row, line, preview in zip(axes, grid, previews, strict=True):
+        for axis, picture in zip(row, line, strict=True):
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="lanczos", aspect="auto")
+            axis.set_axis_off()
+        row[4].text(
+            0.02, 0.02, f"SAD {preview.sad:.2f}", transform=row[4].transAxes, fontsize=7, color="white",
+            bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
+        )  # fmt: skip
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column, fontsize=8, color=INK, pad=3)
+    figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
+    _write(path, figure)
+
+
+def _level(alpha: np.ndarray) -> np.ndarray:
+    return np.rint(255 * np.clip(alpha, 0, 1)).astype(np.uint8)
+
+
+def _shrunk(picture: np.ndarray, side_px: int = 480) -> np.ndarray:
+    scale = side_px / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    size = tuple(max(1, round(s * scale)) for s in picture.shape[1::-1])
+    return cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+
+
+def _style(axes, title: str, x_label: str) -> None:
+    axes.set_title(title, fontsize=9, color=INK)
+    axes.set_xlabel(x_label, fontsize=8, color=INK)
+    axes.tick_params(labelsize=7, colors=INK)
+    axes.grid(color=GRID, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _write(path: Path, figure: Figure) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))

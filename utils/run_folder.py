@@ -1,0 +1,125 @@
+"""The folder of a run: who may write there, where each file lies, and tables that survive an interruption.
+
+config.json   what was run, with versions        teacher.pth   the frozen teacher, for reuse
+log.csv       a row every few steps              last.pth      everything a resume needs
+validation.csv  a row a validation               best.pth      the same, at the lowest validation SAD
+teacher.csv   reconstruction error an epoch      curves.png, previews/epoch_*.png
+"""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import timm
+import torch
+import torchvision
+
+from utils.errors import UserError
+from utils.files import write_atomically
+
+
+class RunFolder:
+    """Opens a run's folder.
+
+    Args:
+        path: The folder.
+        resume: Continue the run that is there; otherwise it must not exist or be empty.
+
+    Raises:
+        UserError: There is a run already, or none to resume, or the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, *, resume: bool):
+        self.path = path
+        self.last, self.best, self.teacher = path / "last.pth", path / "best.pth", path / "teacher.pth"
+        if resume and not self.last.exists():
+            raise UserError(f"--resume: no checkpoint {self.last}; start the run without --resume")
+        if not resume and path.is_dir() and any(path.iterdir()):
+            raise UserError(
+                f"--run-dir {path} holds a run already: continue it with --resume, or choose another folder"
+            )
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--run-dir {path} is a file; choose another folder")
+        write_atomically(path / ".writable", lambda file: None)  # now, not after the first epoch
+        (path / ".writable").unlink()
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a JSON file."""
+        text = json.dumps(content, indent=2)
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+
+class Table:
+    """A CSV file of rows that are dicts. Columns come from the first row; a row with others is a mistake of ours.
+
+    Args:
+        path: The file; rows that are there are kept.
+        keep_up_to: Drop rows whose "step" is larger: they lie after the checkpoint that is resumed, and will be
+            written again.
+    """
+
+    def __init__(self, path: Path, keep_up_to: int | None = None):
+        self.path = path
+        self.columns: list[str] | None = None
+        if path.exists():
+            table = pd.read_csv(path)
+            self.columns = list(table.columns)
+            if keep_up_to is not None and (table["step"] > keep_up_to).any():
+                kept = table[table["step"] <= keep_up_to].to_csv(index=False)
+                write_atomically(path, lambda file: file.write(kept.encode()))
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds one row at the end of the file."""
+        first = self.columns is None
+        if first:
+            self.columns = list(row)
+        assert list(row) == self.columns, f"{self.path}: columns {list(row)} differ from {self.columns}"
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            pd.DataFrame([row]).to_csv(file, index=False, header=first)
+
+
+def to_json(value: Any) -> Any:
+    """The value as JSON types: paths become text, tuples lists."""
+    if isinstance(value, dict):
+        return {key: to_json(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+FREE_ON_RESUME = {"data_root", "max_pixels", "pretrained", "backbone_weights", "teacher_checkpoint"}
+FIXED_OF_RUN = {"seed", "precision", "validate_every"}
+
+
+def refuse_differences(before: dict[str, dict], now: dict[str, dict], path: Path) -> None:
+    """Compares two configs, as JSON types: what is trained must be the same, where it runs is free.
+
+    Raises:
+        UserError: A resume would train something else than the checkpoint at `path`; each difference is named.
+    """
+    differing = [
+        f"--{name.replace('_', '-')} {before.get(section, {}).get(name)} -> {value}"
+        for section, values in now.items()
+        if section != "preset"
+        for name, value in values.items()
+        if name not in FREE_ON_RESUME and (section != "run" or name in FIXED_OF_RUN)
+        if before.get(section, {}).get(name) != value
+    ]
+    if differing:
+        raise UserError(f"--resume: {path} was trained with other settings ({'; '.join(differing)}); use the same ones")
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions and hardware a run used."""
+    cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "device": torch.cuda.get_device_name(device)
+        if cuda
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+    }
