@@ -92,7 +92,7 @@ class AugmentConfig:
 
     flip_probability: float = 0.5  # left-right
     crop_scale: tuple[float, float] = (0.4, 1.0)  # share of the picture's area that is seen
-    crop_ratio: tuple[float, float] = (0.75, 1.333)  # how far the crop may be stretched to a square
+    crop_ratio: tuple[float, float] = (0.8, 1.25)  # factor on the crop's aspect ratio; 1 is the picture's own
     brightness: float = 0.2  # factor from 1 - x to 1 + x
     contrast: float = 0.2  # likewise
     saturation: float = 0.2  # likewise

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from config import EvalConfig, parse_cli
-from utils.datasets import check_sizes, find_benchmark
+from utils.datasets import check_pairs, find_benchmark
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, predictions, score_table, write_scores
 from utils.images import list_images, read_alpha
 from utils.inference import load_model, newest_best
+from utils.progress import progress
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def score_model(config: EvalConfig) -> dict[str, Scores]:
     """Runs a checkpoint over the benchmarks; all of them are looked for before the first picture is predicted."""
     pairs = {name: find_benchmark(config.data_root, name) for name in config.benchmarks}
     for each in pairs.values():
-        check_sizes(each)
+        check_pairs(each, max_pixels=config.max_pixels)
     checkpoint = config.checkpoint or newest_best()
     predictor = load_model(checkpoint, config.device, config.precision)
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
@@ -67,9 +67,9 @@ def read_mattes(config: EvalConfig) -> Iterator[tuple[str, np.ndarray, np.ndarra
     if missing:
         raise UserError(
             f"--predictions {config.predictions}: {len(missing)} of {len(truths)} mattes are missing "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); a mean over fewer images is not comparable"
+            f"({', '.join(missing[:3])}{', ...' * (len(missing) > 3)}); a mean over fewer images is not comparable"
         )
-    for name, path in tqdm(truths.items(), desc="score", unit="img", dynamic_ncols=True):
+    for name, path in progress(truths.items(), desc="score", unit="img"):
         alpha = read_alpha(path, max_pixels=config.max_pixels)
         pred_alpha = read_alpha(predicted[name], max_pixels=config.max_pixels)
         if alpha.shape != pred_alpha.shape:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from config import PredictConfig, parse_cli
 from utils.errors import UserError, run_script
 from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
 from utils.inference import load_model, newest_best, predict_alpha
+from utils.progress import progress
 
 
 class Job(NamedTuple):
@@ -43,7 +43,7 @@ def main() -> int:
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
 
     failed, started = [], time.perf_counter()
-    for job in tqdm(pending, desc="predict", unit="img", dynamic_ncols=True):
+    for job in progress(pending, desc="predict", unit="img"):
         try:
             rgb = read_rgb(job.source, max_pixels=config.max_pixels)
             alpha = predict_alpha(predictor, rgb)

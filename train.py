@@ -20,13 +20,14 @@ from tqdm import tqdm
 from config import Config, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.datasets import EpochSampler, MattingDataset, Pair, check_sizes, find_pairs
+from utils.datasets import EpochSampler, MattingDataset, Pair, check_pairs, find_pairs
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, predictions
 from utils.inference import Predictor, autocast, select_device, to_alpha
 from utils.losses import MattingLoss
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 from utils.plots import Preview, make_preview, save_curves, save_previews
+from utils.progress import progress
 from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
 from utils.synthetic import write_embedded
 from utils.teaching import train_teacher
@@ -140,7 +141,7 @@ def train_one_epoch(
     network.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     images = len(loader.dataset)
-    bar = tqdm(total=images, desc=f"epoch {epoch + 1}/{optim.epochs}", unit="img", dynamic_ncols=True)
+    bar = progress(total=images, desc=f"epoch {epoch + 1}/{optim.epochs}", unit="img")
     batches = iter(loader)
     done, meter, started = 0, [], time.perf_counter()
     while group := list(islice(batches, optim.accumulation_steps)):  # the last one may be smaller, and is stepped too
@@ -228,7 +229,7 @@ def find_data(config: Config) -> tuple[list[Pair], list[Pair]]:
         write_embedded(data.data_root)
     pairs = [find_pairs(data.data_root, data.dataset, split) for split in ("train", "val")]
     for split in pairs:
-        check_sizes(split)
+        check_pairs(split, max_pixels=data.max_pixels)
     return pairs[0], pairs[1]
 
 
@@ -339,18 +340,20 @@ def announce(
     val_images: int, steps_per_epoch: int,
 ) -> None:  # fmt: skip
     """Prints, once, what is going to happen."""
-    optim, student = config.optim, network.student
-    encoder = count_parameters(student.encoder)
-    print(
-        f"preset {config.preset}: {config.data.dataset} at {config.data.data_root}, {train_images} training and "
-        f"{val_images} validation images, {config.data.image_size} px\n"
-        f"parameters: encoder ({config.model.backbone}) {encoder:,}, decoder {count_parameters(student) - encoder:,}, "
-        f"refiner {count_parameters(network.refiner):,}; teacher ({config.teacher.teacher}) {count_parameters(teacher):,}\n"
-        f"effective batch {optim.batch_size} x {optim.accumulation_steps} = {optim.batch_size * optim.accumulation_steps}, "
-        f"learning rate {optim.learning_rate:g} (encoder {optim.backbone_learning_rate:g}), {optim.epochs} epochs of "
-        f"{steps_per_epoch} steps\n"
-        f"device {device}, {config.run.precision}; run folder {config.run.run_dir}"
-    )
+    data, model, optim, run = config.data, config.model, config.optim, config.run
+    encoder, student = count_parameters(network.student.encoder), count_parameters(network.student)
+    batch = optim.batch_size * optim.accumulation_steps
+    for line in (
+        f"preset {config.preset}: {data.dataset} at {data.data_root}, {train_images} training and {val_images} "
+        f"validation images, {data.image_size} px",
+        f"parameters: encoder ({model.backbone}) {encoder:,}, decoder {student - encoder:,}, refiner "
+        f"{count_parameters(network.refiner):,}; teacher ({config.teacher.teacher}) {count_parameters(teacher):,}",
+        f"effective batch {optim.batch_size} x {optim.accumulation_steps} = {batch}, learning rate "
+        f"{optim.learning_rate:g} (encoder {optim.backbone_learning_rate:g}), {optim.epochs} epochs of "
+        f"{steps_per_epoch} steps",
+        f"device {device}, {run.precision}; run folder {run.run_dir}",
+    ):
+        print(line)
 
 
 def draw(folder: RunFolder, epoch: int, scores: Scores, previews: list[Preview]) -> None:

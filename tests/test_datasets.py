@@ -17,7 +17,7 @@ from utils.datasets import (
     MattingDataset,
     Pair,
     Sample,
-    check_sizes,
+    check_pairs,
     find_benchmark,
     find_pairs,
     seeded_generator,
@@ -257,14 +257,14 @@ def test_sizes_are_compared_as_displayed(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (6, 9)).save(tmp_path / "im/a.png", exif=exif)  # displayed as 9 wide, 6 high
-    check_sizes(find_pairs(tmp_path, split="test"))
+    check_pairs(find_pairs(tmp_path, split="test"))
     write_pair(tmp_path, "b", (6, 9), alpha_size=(9, 6))
     write_pair(tmp_path, "c", (6, 9))
     (tmp_path / "gt/c.png").write_bytes(b"")
     with pytest.raises(
         UserError, match=r"2 of 3 pairs .*b\.png is 9x6 but .*b\.png is 6x9.*c\.png: empty file"
     ) as caught:
-        check_sizes(find_pairs(tmp_path, split="test"))
+        check_pairs(find_pairs(tmp_path, split="test"))
     assert "\n" not in str(caught.value)
 
 
@@ -377,4 +377,4 @@ def test_real_photographs_are_found() -> None:
     assert len(find_pairs(SHARED / "real", "custom", "train")) == 186
     val = find_pairs(SHARED / "real", "custom", "val")
     assert len(val) == 33
-    check_sizes(val)
+    check_pairs(val)

@@ -134,6 +134,14 @@ def test_colour_channels_keep_their_order(tmp_path: Path) -> None:
         assert np.abs(read_rgb(tmp_path / name).astype(int) - colour).max() <= tolerance, name
 
 
+def test_16_bit_colour_is_refused_if_the_decoders_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decode(data, flags)[:, ::-1].copy())
+    cv2.imwrite(str(tmp_path / "a.png"), np.stack([RAMP16] * 3, 2))
+    with pytest.raises(UserError, match=r"a\.png.*disagree"):
+        read_rgb(tmp_path / "a.png")
+
+
 def test_jpeg_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
     noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (67, 91, 3), dtype=np.uint8), (0, 0), 2)
     for options in ({}, {"progressive": True}, {"quality": 50}, {"restart_marker_blocks": 3}):
@@ -311,6 +319,13 @@ def test_jpeg_with_something_behind_it_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.jpg"), expected)
 
 
+def test_first_picture_of_a_phones_double_jpeg_is_read(tmp_path: Path) -> None:
+    first, second = textured().convert("RGB"), Image.new("RGB", (80, 64))
+    first.save(tmp_path / "mpo.jpg", format="MPO", save_all=True, append_images=[second])
+    first.save(tmp_path / "plain.jpg")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "mpo.jpg"), read_rgb(tmp_path / "plain.jpg"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -330,7 +345,7 @@ def test_what_is_no_image_is_refused(name: str, content: bytes, says: str, tmp_p
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.jpg: no such file"):
         read_rgb(tmp_path / "gone.jpg")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read .*; check the path"):
         read_rgb(tmp_path)
 
 
@@ -393,16 +408,29 @@ def test_written_images_are_read_back(shape: tuple[int, ...], dtype: type, tmp_p
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "a.png", RAMP)
 
-    def full_disk(path: Path, data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(bytes(data[:10]))
+    def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match=r"a\.png: cannot be written \(No space left on device\)"):
         write_image(tmp_path / "a.png", 255 - RAMP)
     assert os.listdir(tmp_path) == ["a.png"]
     np.testing.assert_array_equal(quantise(read_alpha(tmp_path / "a.png")), RAMP)
+
+
+def test_new_file_appears_only_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    rename = os.replace
+
+    def watched(temporary: Path, path: Path) -> None:
+        seen.append((list_images(tmp_path), np.array(Image.open(temporary))))
+        rename(temporary, path)
+
+    monkeypatch.setattr(os, "replace", watched)
+    write_image(tmp_path / "a.png", RAMP)
+    ((listed, content),) = seen
+    assert listed == []
+    np.testing.assert_array_equal(content, RAMP)
 
 
 @pytest.mark.parametrize(

@@ -74,16 +74,18 @@ def test_second_run_changes_nothing(link: bool, source: Path, tmp_path: Path) ->
     assert files(target) == before
 
 
-def test_interrupted_run_is_completed(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [False, True])
+def test_interrupted_run_is_completed(link: bool, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "flat"
-    flatten_dis5k(source, target)
+    flatten_dis5k(source, target, link=link)
     before = files(target)
-    (target / "val/im/1#Bag#1#DIS-VD.jpg").write_bytes(b"half")
+    half = target / "val/im/1#Bag#1#DIS-VD.jpg"
+    half.unlink()
+    half.write_bytes(b"half")
+    half.with_name(f".{half.name}.tmp").write_bytes(b"of a killed run")
     shutil.rmtree(target / "test/DIS-TE4")
-    (target / "train/im/.1#Bag#1#DIS-TR.jpg.tmp").write_bytes(b"of a killed run")
-    result = flatten_dis5k(source, target)
+    result = flatten_dis5k(source, target, link=link)
     assert result.pairs == COUNTS and result.made == 5 and result.kept == 35
-    (target / "train/im/.1#Bag#1#DIS-TR.jpg.tmp").unlink()
     assert {name: content for name, (content, *_) in files(target).items()} == {
         name: content for name, (content, *_) in before.items()
     }

@@ -1,7 +1,6 @@
-"""Where each dataset keeps its pairs, and the pairs as samples whose randomness does not depend on workers.
+"""Pairs of image and alpha in a dataset's tree, and the pairs as samples whose randomness does not depend on workers.
 
-A dataset is a tree of image and alpha folders. `DATASETS` lists the trees each one is published in, tried in order;
-a pair is an image and an alpha whose paths below those folders are equal but for the extension.
+A pair is an image and an alpha whose paths below their folders are equal but for the extension.
 """
 
 import difflib
@@ -9,7 +8,6 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +17,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from utils.errors import UserError
-from utils.images import MAX_PIXELS, image_size, list_images, natural_key, read_alpha, read_rgb
+from utils.images import MAX_PIXELS, list_images, natural_key, read_alpha, read_rgb, verify_image
+from utils.layouts import BENCHMARKS, DATASETS, DatasetLayout
+from utils.progress import progress
 
 _NAMED = 3  # how many file names an error lists before it counts the rest
 
@@ -39,197 +39,6 @@ class Sample(NamedTuple):
     alpha: torch.Tensor
     name: str
 
-
-# ---------------------------------------------------------------------------------------------------- registry
-
-
-@dataclass(frozen=True)
-class DatasetLayout:
-    """The trees a dataset is found in.
-
-    Attributes:
-        name: as the papers write it.
-        splits: split name to the places it may be in, tried in order. A place is a folder below the dataset's own
-            folder, or several joined by " + " that are pooled.
-        folders: (images, alphas) below a place, tried in order; "{}" stands for the place.
-        aliases: other names the dataset's own folder is known by.
-        home: where to get it; empty if nowhere.
-        licence: in a few words, with the file that says so.
-        exclude: pattern of file names that are no samples.
-        note: what a user of the splits should know.
-    """
-
-    name: str
-    splits: dict[str, tuple[str, ...]]
-    folders: tuple[tuple[str, str], ...]
-    home: str = ""
-    licence: str = "see home page"
-    aliases: tuple[str, ...] = ()
-    exclude: str = ""
-    note: str = ""
-
-
-_IM_GT = ("{}/im", "{}/gt")  # DIS5K's own, also how BiRefNet packs every set, and what we write ourselves
-_IMAGES_MASKS = ("{}/images", "{}/masks")  # InSPyReNet and PDFNet
-_TEST_AS_VAL = "no validation set is published: val is the test set, so a best checkpoint is chosen on it"
-
-
-def _pooled(pattern: str) -> str:
-    return " + ".join(pattern.format(i) for i in (1, 2, 3, 4))
-
-
-_HRS10K_TEST = ("TE-HRS10K", "test")
-_HRSOD_TEST = ("TE-HRSOD", "HRSOD_TEsets/TE-HRSOD", "HRSOD_test", "HRSOD-TE", "test")
-_UHRSD_TEST = ("UHRSD_TE_2K", "UHRSD_TE", "TE-UHRSD", "HRSOD_TEsets/TE-UHRSD", "UHRSD-TE", "test")
-_COD10K_TEST = ("Test", "TestDataset/COD10K", "TE-COD10K", "COD_TEsets/TE-COD10K", "test")
-_CUSTOM_SPLITS = {"train": ("train",), "val": ("val",), "test": ("test", ".")}
-
-_LAYOUTS = (
-    DatasetLayout(
-        name="DIS5K",
-        splits={
-            "train": ("DIS-TR", "train"),
-            "val": ("DIS-VD", "val"),
-            "test": (_pooled("DIS-TE{}"), "test", _pooled("test/DIS-TE{}")),
-            "DIS-VD": ("DIS-VD", "val"),
-            "DIS-TE1": ("DIS-TE1", "test/DIS-TE1"),
-            "DIS-TE2": ("DIS-TE2", "test/DIS-TE2"),
-            "DIS-TE3": ("DIS-TE3", "test/DIS-TE3"),
-            "DIS-TE4": ("DIS-TE4", "test/DIS-TE4"),
-        },
-        folders=(_IM_GT, _IMAGES_MASKS),
-        aliases=("DIS5K_Flat", "DIS-DATA"),
-        home="https://github.com/xuebinqin/DIS",
-        licence="non-commercial research (DIS5K-Dataset-Terms-of-Use.pdf at the home page)",
-    ),
-    DatasetLayout(
-        name="HRS10K",
-        splits={"train": ("TR-HRS10K", "train"), "val": _HRS10K_TEST, "test": _HRS10K_TEST},
-        # The release names the split in every folder, and has a copy reduced to 2560 px beside the originals.
-        folders=(
-            _IM_GT,
-            ("{0}/img_{0}", "{0}/label_{0}"),
-            ("{0}/img_{0}_2560max", "{0}/label_{0}_2560max"),
-            ("img_{}", "label_{}"),
-            ("img_{}_2560max", "label_{}_2560max"),
-        ),
-        aliases=("HR10K",),
-        home="https://github.com/DrowsyMon/RMFormer",
-        note=_TEST_AS_VAL,
-    ),
-    DatasetLayout(
-        name="HRSOD",
-        splits={
-            "train": ("TR-HRSOD", "HRSOD_TRsets/TR-HRSOD", "HRSOD_train", "HRSOD-TR", "train"),
-            "val": _HRSOD_TEST,
-            "test": _HRSOD_TEST,
-        },
-        folders=(_IM_GT, _IMAGES_MASKS, ("{}", "{}_mask")),
-        aliases=("HRSOD_release",),
-        home="https://github.com/yi94code/HRSOD",
-        note=_TEST_AS_VAL,
-    ),
-    DatasetLayout(
-        name="UHRSD",
-        splits={
-            "train": ("UHRSD_TR_2K", "UHRSD_TR", "TR-UHRSD", "HRSOD_TRsets/TR-UHRSD", "UHRSD-TR", "train"),
-            "val": _UHRSD_TEST,
-            "test": _UHRSD_TEST,
-        },
-        folders=(("{}/image", "{}/mask"), _IM_GT, _IMAGES_MASKS),
-        home="https://github.com/iCVTEAM/PGNet",
-        note=_TEST_AS_VAL,
-    ),
-    DatasetLayout(
-        name="COD10K",
-        splits={
-            "train": ("Train", "TrainDataset", "TrainValDataset", "TR-COD10K", "COD_TRsets/TR-COD10K", "train"),
-            "val": _COD10K_TEST,
-            "test": _COD10K_TEST,
-        },
-        folders=(("{}/Image", "{}/GT_Object"), ("{}/Imgs", "{}/GT"), ("{}/Image", "{}/GT"), _IM_GT),
-        aliases=("COD10K-v3",),
-        home="https://github.com/DengPingFan/SINet",
-        exclude="COD10K-NonCAM-*",  # photographs without a camouflaged object; the published test set has 2026 with one
-        note=f"{_TEST_AS_VAL}; TrainDataset and TrainValDataset, as SINet publishes them, hold CAMO's images too",
-    ),
-    DatasetLayout(
-        name="P3M-10K",
-        splits={
-            "train": ("train", "TR-P3M-10k"),
-            "val": ("validation/P3M-500-P", "validation1", "TE-P3M-500-P", "val"),
-            "test": ("validation/P3M-500-NP", "validation2", "TE-P3M-500-NP", "test"),
-            "P3M-500-P": ("validation/P3M-500-P", "validation1", "TE-P3M-500-P", "val"),
-            "P3M-500-NP": ("validation/P3M-500-NP", "validation2", "TE-P3M-500-NP", "test"),
-        },
-        folders=(("{}/blurred_image", "{}/mask"), ("{}/original_image", "{}/mask"), _IM_GT),
-        home="https://github.com/JizhiziLi/P3M",
-        licence="release agreement, MIT (README.md at the home page)",
-        note="both published sets are called validation: val is P3M-500-P, test is P3M-500-NP",
-    ),
-    DatasetLayout(
-        name="AIM-500",
-        splits={"test": (".", "validation", "test")},
-        folders=(("{}/original", "{}/mask"), _IM_GT),
-        home="https://github.com/JizhiziLi/AIM",
-        licence="release agreement, MIT (core/README.md at the home page)",
-        note="a test set only",
-    ),
-    DatasetLayout(
-        name="AM-2K",
-        splits={
-            "train": ("train", "TR-AM-2k"),
-            "val": ("validation", "TE-AM-2k", "val"),
-            "test": ("validation", "TE-AM-2k", "val"),
-        },
-        folders=(("{}/original", "{}/mask"), _IM_GT),
-        home="https://github.com/JizhiziLi/GFM",
-        licence="release agreement, MIT (core/README.md at the home page)",
-        note="one validation set is published: val and test are the same",
-    ),
-    DatasetLayout(
-        name="PPM-100",
-        splits={"test": (".", "test")},
-        folders=(("{}/image", "{}/matte"), _IM_GT),
-        home="https://github.com/ZHKKKe/PPM",
-        licence="mattes CC BY-NC-SA 4.0, photographs Flickr Creative Commons (README.md at the home page)",
-        note="a test set only",
-    ),
-    DatasetLayout(
-        name="Custom",
-        splits=_CUSTOM_SPLITS,
-        folders=(_IM_GT,),
-        licence="yours",
-    ),
-    DatasetLayout(
-        name="Embedded",
-        splits=_CUSTOM_SPLITS,
-        folders=(_IM_GT,),
-        licence="MIT, as the code that draws it",
-    ),
-)
-
-DATASETS: dict[str, DatasetLayout] = {layout.name: layout for layout in _LAYOUTS}
-
-BENCHMARKS: dict[str, tuple[str, str]] = {
-    "DIS-VD": ("DIS5K", "DIS-VD"),
-    "DIS-TE1": ("DIS5K", "DIS-TE1"),
-    "DIS-TE2": ("DIS5K", "DIS-TE2"),
-    "DIS-TE3": ("DIS5K", "DIS-TE3"),
-    "DIS-TE4": ("DIS5K", "DIS-TE4"),
-    "DIS-TE": ("DIS5K", "test"),
-    "HRS10K": ("HRS10K", "test"),
-    "HRSOD": ("HRSOD", "test"),
-    "UHRSD": ("UHRSD", "test"),
-    "COD10K": ("COD10K", "test"),
-    "P3M-500-P": ("P3M-10K", "P3M-500-P"),
-    "P3M-500-NP": ("P3M-10K", "P3M-500-NP"),
-    "AIM-500": ("AIM-500", "test"),
-    "AM-2K": ("AM-2K", "test"),
-    "PPM-100": ("PPM-100", "test"),
-    "Custom": ("Custom", "test"),
-    "Embedded": ("Embedded", "val"),
-}
 
 # Last parts of places that say nothing about which dataset it is: AM-2K and AIM-500 both have validation/original.
 _GENERIC_PLACES = {
@@ -394,18 +203,21 @@ def _pair_up(tree: list[tuple[Path, Path]], title: str, exclude: str, flag: str)
     return [Pair(stem, images[stem][0], alphas[stem][0]) for stem in sorted(images, key=natural_key)]
 
 
-def check_sizes(pairs: Sequence[Pair], num_workers: int = 8) -> None:
-    """Compares the sizes of every image and its alpha, reading headers only.
+def check_pairs(pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS, num_workers: int = 8) -> None:
+    """Finds damaged files and sizes that differ, before any work starts; files are read but not decoded.
 
     Args:
         pairs: what `find_pairs` returned.
+        max_pixels: largest file that would be decoded.
         num_workers: threads that read.
 
     Raises:
-        UserError: sizes differ, or a header cannot be read; one line that counts and names them.
+        UserError: a file is damaged or too large, or image and alpha differ in size; one line that counts and names
+            them.
     """
     with ThreadPoolExecutor(max(1, num_workers)) as executor:
-        problems = [problem for problem in executor.map(_size_problem, pairs) if problem]
+        found = executor.map(lambda pair: _problem(pair, max_pixels), pairs)
+        problems = [problem for problem in progress(found, total=len(pairs), desc="check", unit="pair") if problem]
     if problems:
         raise UserError(
             f"{len(problems)} of {len(pairs)} pairs cannot be used: {_shorten(problems, '; ')}; "
@@ -413,14 +225,29 @@ def check_sizes(pairs: Sequence[Pair], num_workers: int = 8) -> None:
         )
 
 
-def _size_problem(pair: Pair) -> str:
+def _problem(pair: Pair, max_pixels: int) -> str:
     try:
-        image, alpha = image_size(pair.image), image_size(pair.alpha)
+        image, alpha = (verify_image(path, max_pixels=max_pixels) for path in (pair.image, pair.alpha))
     except UserError as error:
         return str(error)
-    if image == alpha:
-        return ""
-    return f"{pair.image} is {image[1]}x{image[0]} but {pair.alpha} is {alpha[1]}x{alpha[0]}"
+    return "" if image == alpha else _sizes_differ(pair, image, alpha)
+
+
+def _sizes_differ(pair: Pair, image: tuple[int, int], alpha: tuple[int, int]) -> str:
+    return f"{pair.image} is {image[1]}x{image[0]} but its alpha {pair.alpha} is {alpha[1]}x{alpha[0]}"
+
+
+def read_pair(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
+    """Reads rgb uint8 (H, W, 3) and alpha float32 (H, W) in [0, 1].
+
+    Raises:
+        UserError: a file cannot be read, or the two differ in size.
+    """
+    rgb = read_rgb(pair.image, max_pixels=max_pixels)
+    alpha = read_alpha(pair.alpha, max_pixels=max_pixels)
+    if rgb.shape[:2] != alpha.shape:
+        raise UserError(f"{_sizes_differ(pair, rgb.shape[:2], alpha.shape)}; make them the same size")
+    return rgb, alpha
 
 
 def _shorten(names: Sequence[str], separator: str = ", ") -> str:
@@ -470,13 +297,7 @@ class MattingDataset(Dataset[Sample]):
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         pair = self.pairs[index]
-        rgb = read_rgb(pair.image, max_pixels=self.max_pixels)
-        alpha = read_alpha(pair.alpha, max_pixels=self.max_pixels)
-        if rgb.shape[:2] != alpha.shape:
-            raise UserError(
-                f"{pair.image} is {rgb.shape[1]}x{rgb.shape[0]} but its alpha {pair.alpha} is "
-                f"{alpha.shape[1]}x{alpha.shape[0]}; make them the same size"
-            )
+        rgb, alpha = read_pair(pair, max_pixels=self.max_pixels)
         image, alpha = self.transform(rgb, alpha, seeded_generator(self.seed, epoch, index))
         return Sample(image, alpha, pair.name)
 

@@ -13,7 +13,6 @@ Decoding rules, for images and alphas alike:
 import os
 import re
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,14 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from utils.errors import UserError
+from utils.files import write_atomically
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 200_000_000  # pixels; a 16384 x 12000 photograph passes, a 12 kB file that claims 1 gigapixel does not
 
 # The content decides the decoder, not the name. The list keeps Pillow from starting others (EPS runs Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_CHECKED_WITHOUT_DECODING = ("JPEG", "MPO", "PNG")
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error)
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # and everything that starts with a dot
 
@@ -85,6 +86,24 @@ def image_size(path: Path) -> tuple[int, int]:
     with _open(path, max_pixels=None) as image:
         width, height = image.size
         return (width, height) if _orientation(path, image) >= 5 else (height, width)
+
+
+def verify_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Checks that a file is a whole image, without decoding a JPEG or PNG, which takes ten times as long.
+
+    Returns:
+        (height, width) in pixels, as displayed.
+
+    Raises:
+        UserError: the file is missing, damaged, not an image, or larger than `max_pixels`.
+    """
+    with _open(path, max_pixels) as image:
+        orientation = _orientation(path, image)
+        _require_whole(path, image)
+        if image.format not in _CHECKED_WITHOUT_DECODING:
+            image.load()
+        width, height = image.size
+        return (width, height) if orientation >= 5 else (height, width)
 
 
 def read_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -182,16 +201,7 @@ def write_image(path: Path, array: np.ndarray) -> None:
     encoded, data = cv2.imencode(".png", array)  # without a level: OpenCV's defaults are its fastest for mattes
     if not encoded:
         raise ValueError(f"{path}: OpenCV cannot encode {array.dtype} {array.shape}")
-    # Hidden, so that list_images never takes it for a result, and unique for processes and threads that race.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.write(data))
 
 
 @contextmanager
@@ -230,14 +240,9 @@ def _decode(path: Path, max_pixels: int) -> np.ndarray:
         uint8, uint16 or float32 (H, W, C), upright; C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA.
     """
     with _open(path, max_pixels) as image:
-        if image.format in ("JPEG", "MPO"):
-            data = Path(path).read_bytes()
-            _require_whole_jpeg(data)
-            if image.mode in ("L", "RGB"):
-                return _upright(_decode_jpeg(data), _orientation(path, image))
-        elif image.format == "PNG":
-            with Image.open(path, formats=_FORMATS) as other:  # verify() makes its object unusable
-                other.verify()  # the checksum of every chunk up to the last one
+        _require_whole(path, image)
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+            return _upright(_decode_jpeg(Path(path).read_bytes()), _orientation(path, image))
         return _upright(_decode_with_pillow(path, image), _orientation(path, image))
 
 
@@ -277,6 +282,15 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
+
+
+def _require_whole(path: Path, image: Image.Image) -> None:
+    """Raises, what `_open` turns into a UserError, if a JPEG or PNG ends early or a checksum is wrong."""
+    if image.format in ("JPEG", "MPO"):
+        _require_whole_jpeg(Path(path).read_bytes())
+    elif image.format == "PNG":
+        with Image.open(path, formats=_FORMATS) as other:  # verify() makes its object unusable
+            other.verify()  # the checksum of every chunk up to the last one
 
 
 def _require_whole_jpeg(data: bytes) -> None:

@@ -342,9 +342,7 @@ class MattingLoss:
             raise ValueError("no loss term is left: the weights ask only for parts this model does not have")
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
 
-    def _alpha_terms(
-        self, stage: str, stage_weight: float, logits: Tensor, alpha: Tensor
-    ) -> dict[str, Tensor]:
+    def _alpha_terms(self, stage: str, stage_weight: float, logits: Tensor, alpha: Tensor) -> dict[str, Tensor]:
         pred_alpha = _full_precision(logits).sigmoid()  # float32: in bf16 an alpha near 1 has steps of 1/256
         terms: dict[str, Tensor] = {}
         if self.l1:

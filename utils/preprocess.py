@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from utils.datasets import DATASETS, Pair, find_in_layout
 from utils.errors import UserError
+from utils.progress import progress
 
 # Where each published set goes: the four test sets are pooled in test/ and kept apart below it.
 _PLACES = {
@@ -70,7 +69,7 @@ def flatten_dis5k(source: Path, target: Path, *, link: bool = False, num_workers
     try:
         futures = {executor.submit(_place, file, wanted, link): file for file, wanted in planned.items()}
         action = "linking" if link else "copying"
-        for future in tqdm(as_completed(futures), total=len(futures), desc=action, unit="file"):
+        for future in progress(as_completed(futures), total=len(futures), desc=action, unit="file"):
             try:
                 made += future.result()
             except OSError as error:

@@ -23,10 +23,11 @@ from utils.errors import UserError
 from utils.synthetic_backgrounds import BACKGROUNDS
 from utils.synthetic_camera import continued, developed, through_lens
 from utils.synthetic_scene import Layer, Scene, rng_log_uniform
-from utils.synthetic_subjects import RECIPES, ROUND, SOLIDS, subject_scale
+from utils.synthetic_solids import SOLIDS
+from utils.synthetic_subjects import RECIPES, ROUND, subject_scale
 from utils.synthetic_textures import PIGMENTS, enlarge, tint
 
-VERSION = 1  # of the pictures: raise it with every change of what any seed draws
+VERSION = 4  # of the pictures: raise it with every change of what any seed draws
 VAL_FIRST_INDEX = 1_000_000  # validation pictures are numbered from here on: no seed shares one with training
 MANIFEST = "manifest.json"
 ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3, 9 / 16)  # width over height
@@ -55,14 +56,14 @@ def composite(seed: int, index: int, *, height: int, width: int) -> Composite:
     background = _background(stage, scene, alpha)
     foreground = continued(premultiplied, alpha)
     foreground, background = developed(lens, foreground, background)
-    return _quantised(foreground, background, alpha)
+    return _composed(foreground, background, alpha)
 
 
 def _scene(plan: np.random.Generator, paint: np.random.Generator, name: str, height: int, width: int) -> Scene:
     """Subjects stand near the middle, a little low, and sometimes far off it; light comes from above."""
     shorter = min(height, width)
     radius = shorter * subject_scale(plan, name)
-    drift = plan.normal(0, 0.12 if plan.random() < 0.8 else 0.3, 2)
+    drift = plan.normal(0, 0.09 if plan.random() < 0.85 else 0.25, 2)
     centre = np.array([width / 2, height / 2]) + np.clip(drift, -0.45, 0.45) * [width, height] * [0.8, 0.5]
     if name == "hair" or plan.random() < 0.15:
         centre[1] = height - radius * plan.uniform(0.65, 1.0)
@@ -95,14 +96,14 @@ def _background(rng: np.random.Generator, scene: Scene, alpha: np.ndarray) -> np
 
 
 def _set_back(rng: np.random.Generator, picture: np.ndarray, scene: Scene) -> np.ndarray:
-    """Sets the background off from the subject as photographers do, six times in seven; else gives it its colours."""
+    """Sets the background off from the subject as photographers do, nine times in ten; else gives it its colours."""
     grey = picture.mean(axis=-1, keepdims=True)
     mood = rng.random()
-    if mood < 0.13:  # the hard case: nothing but focus and form tells them apart
+    if mood < 0.09:  # the hard case: nothing but focus and form tells them apart
         return np.clip(0.55 * picture + 0.45 * tint(rng, scene.palette) * (grey * 1.2 + 0.3), 0, 1)
-    picture = grey + (picture - grey) * np.float32(rng.uniform(0.1, 0.6))
+    picture = grey + (picture - grey) * np.float32(rng.uniform(0.1, 0.65))
     picture = np.clip(picture * np.float32([0.88, 0.98, 1.1]), 0, 1)
-    if mood < 0.8:  # unlit
+    if mood < 0.86:  # unlit
         return picture * np.float32(rng.uniform(0.25, 0.6))
     haze = np.float32(rng.uniform(0.2, 0.55))
     return picture * (1 - haze) + haze * np.float32([0.78, 0.86, 0.92])
@@ -134,9 +135,8 @@ def _shadow(rng: np.random.Generator, scene: Scene, alpha: np.ndarray) -> np.nda
     return 1 - np.float32(rng.uniform(0.15, 0.6)) * np.clip(enlarge(soft, height, width), 0, 1)
 
 
-def _quantised(foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> Composite:
-    """Rounds the parts first and composes the rounded ones, so that the composition holds to half a level."""
-    foreground, background = (np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in (foreground, background))
+def _composed(foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> Composite:
+    """Composes the parts as they are rounded to 8 bits, so that the composition holds to half a level."""
     alpha = np.rint(alpha * 255).astype(np.uint8)
     opacity = cv2.merge([alpha] * 3).astype(np.uint16)
     rgb = (opacity * foreground + (255 - opacity) * background + 127) // 255

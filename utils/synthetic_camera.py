@@ -59,7 +59,7 @@ def _exposed(foreground: np.ndarray, background: np.ndarray, target: float) -> t
 def developed(
     rng: np.random.Generator, foreground: np.ndarray, background: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One camera for both: exposure, white balance, vignetting and sensor noise, float32 in [0, 255].
+    """One camera for both: exposure, white balance, vignetting and sensor noise; rounded to uint8.
 
     All are the same function of the place for both, so the composite has them too: their sum passes through alpha.
     """
@@ -69,12 +69,11 @@ def developed(
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[None]
     vignette = 1 - np.float32(rng.uniform(0, 0.22)) * (x * x + y * y)
     noise = np.empty((height, width, 3), np.float32)
-    grain = rng.standard_normal((min(height, 256), min(width, 256), 3), dtype=np.float32) * np.float32(
-        rng.uniform(0.5, 4)
-    )
+    grain = rng.standard_normal((256, 256, 3), dtype=np.float32) * np.float32(rng.uniform(0.5, 4))
     for top in range(0, height, 256):
         for left in range(0, width, 256):
             tile = noise[top : top + 256, left : left + 256]
             tile[:] = np.roll(grain, rng.integers(0, 256, 2), axis=(0, 1))[: tile.shape[0], : tile.shape[1]]
-    light = cv2.multiply(cv2.merge([vignette] * 3), np.broadcast_to(gain, foreground.shape).copy())
-    return tuple(cv2.add(cv2.multiply(plane.astype(np.float32), light), noise) for plane in (foreground, background))
+    light = cv2.merge([vignette * channel for channel in gain])
+    light_on = (cv2.multiply(plane.astype(np.float32), light) for plane in (foreground, background))
+    return tuple(cv2.add(plane, noise, dtype=cv2.CV_8U) for plane in light_on)

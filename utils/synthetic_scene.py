@@ -1,12 +1,15 @@
 """A subject's place, light and paint: what the recipes draw with."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from utils.synthetic_shapes import Box, Stencil
-from utils.synthetic_textures import MATERIALS, Material, clouds, enlarge, ramp, tint, tones_of
+from utils.synthetic_textures import MATERIALS, NEUTRALS, Material, clouds, enlarge, ramp, tint, tones_of
+
+Choice = TypeVar("Choice")
 
 WARM = np.float32([1.14, 1.02, 0.86])  # the key light on subjects; what lies behind them gets the sky's
 
@@ -106,6 +109,10 @@ class Scene:
         x, y = points[..., 0], points[..., 1]
         return np.stack([cos * x - sin * y + self.centre[0], sin * x + cos * y + self.centre[1]], axis=-1)
 
+    def shape(self, points: np.ndarray) -> Stencil:
+        """A stencil of one outline, given in the subject's frame."""
+        return Stencil().fill(self.px(points))
+
     def moved(self, x: float, y: float, scale: float = 1.0, angle: float = 0.0) -> "Scene":
         """The same scene for a part with a frame of its own at (x, y) of this one."""
         return Scene(
@@ -118,14 +125,22 @@ class Scene:
             self.palette,
         )
 
+    def one_of(self, *choices: Choice) -> Choice:
+        return choices[self.rng.integers(len(choices))]
+
     def thin_px(self, low: float = 0.004, high: float = 0.012) -> float:
         """A random width in pixels for wires, between shares of the radius; a third are finer than `low`."""
         share = rng_log_uniform(self.rng, low, high) * (0.4 if self.rng.random() < 0.33 else 1)
         return max(0.3, share * self.radius)
 
+    def steel(self) -> np.ndarray:
+        """A ramp (3, 3) for rods and wires: bright metal half the time, else painted."""
+        pigments = NEUTRALS[[0, 1, 3, 5]] if self.rng.random() < 0.5 else self.palette
+        return tones_of(tint(self.rng, pigments) * WARM, depth=0.7)
+
     def colours(self, pigments: np.ndarray | None = None) -> np.ndarray:
         """A ramp (3, 3) or (4, 3) of one pigment's tones, or now and then of two pigments."""
-        first = tones_of(tint(self.rng, self.palette if pigments is None else pigments))
+        first = tones_of(tint(self.rng, self.palette if pigments is None else pigments), depth=0.35)
         if pigments is None and self.rng.random() < 0.35:
             return np.concatenate([first[:2], tones_of(tint(self.rng, self.palette))[1:]])
         return first

@@ -117,6 +117,11 @@ def _draw(
 # Outlines in a subject's own frame, where it spans about [-1, 1] both ways, y down; `Scene.px` maps them to pixels.
 
 
+def unit(angles: np.ndarray) -> np.ndarray:
+    """Unit vectors (..., 2) along `angles` (...) in radians."""
+    return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+
 def ellipse(
     x: float, y: float, rx: float, ry: float, *, n: int = 64, start: float = 0, turn: float = 2 * np.pi
 ) -> np.ndarray:

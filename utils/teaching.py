@@ -14,6 +14,7 @@ from models import MaskDecoder, MaskTeacher
 from utils.inference import autocast
 from utils.losses import l1_loss
 from utils.optim import learning_rate_factor, set_learning_rate
+from utils.progress import progress
 
 WARMUP_STEPS = 20
 
@@ -51,7 +52,7 @@ def train_teacher(
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
         teacher.train()
-        for batch in tqdm(loader, desc=f"teacher {epoch + 1}/{epochs}", unit="batch", dynamic_ncols=True):
+        for batch in progress(loader, desc=f"teacher {epoch + 1}/{epochs}", unit="batch"):
             set_learning_rate(optimizer, learning_rate_factor(step, warmup_steps=WARMUP_STEPS, total_steps=total_steps))
             alpha = batch.alpha.to(device, non_blocking=True)
             with autocast(device, precision):

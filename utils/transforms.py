@@ -1,13 +1,12 @@
 """From a decoded photograph to the networks' input, once for every script; and what training does on top."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -60,11 +59,14 @@ class EvalTransform:
 class TrainTransform:
     """Crop at native resolution, resize, flip, colour; image and alpha move together.
 
+    A crop has the picture's own aspect ratio, a little jittered, before it is squashed to the square: so training sees
+    pictures as distorted as inference will, and the whole picture among them.
+
     Args:
         preprocess: Gives size and normalisation.
         flip_probability: Of a left-right flip.
         crop_scale: Smallest and largest share of the picture's area that is seen.
-        crop_ratio: Smallest and largest aspect ratio of the crop, which is then squashed to a square.
+        crop_ratio: Smallest and largest factor on the crop's aspect ratio, 1 being the picture's own.
         brightness: Factor drawn from 1 - x to 1 + x.
         contrast: Likewise.
         saturation: Likewise.
@@ -83,16 +85,16 @@ class TrainTransform:
         saturation: float,
         dilate_px: int = 0,
     ):
-        size = [preprocess.image_size] * 2
         self.preprocess = preprocess
-        self.dilate_px = dilate_px
-        self.move = v2.Compose(
-            [
-                v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
-                v2.RandomHorizontalFlip(flip_probability),
-            ]
+        self.flip_probability = flip_probability
+        self.crop_scale = crop_scale
+        self.crop_ratio = crop_ratio
+        self.colour = (
+            (F.adjust_brightness, brightness),
+            (F.adjust_contrast, contrast),
+            (F.adjust_saturation, saturation),
         )
-        self.colour = v2.ColorJitter(brightness, contrast, saturation)
+        self.dilate_px = dilate_px
 
     def __call__(self, rgb: np.ndarray, alpha: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augments one pair; a function of the arguments alone, whatever process runs it.
@@ -105,17 +107,29 @@ class TrainTransform:
         Returns:
             Image (3, S, S), normalised float32, and alpha (1, S, S) float32 in [0, 1], S = image_size.
         """
-        seed = int(torch.randint(2**62, (), generator=generator))
-        # As an Image, not a Mask: a mask would be resized by nearest neighbour, and a soft alpha is not labels.
-        pair = tv_tensors.Image(to_tensor(rgb)), tv_tensors.Image(torch.from_numpy(alpha)[None])
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator only
-            torch.manual_seed(seed)
-            rgb_tensor, alpha_tensor = self.move(*pair)
-            rgb_tensor = self.colour(rgb_tensor)
-        alpha_tensor = alpha_tensor.as_subclass(Tensor).clamp_(0, 1)
+
+        def uniform(low: float, high: float) -> float:
+            return low + (high - low) * float(torch.rand((), generator=generator))
+
+        scale = uniform(*self.crop_scale)
+        ratio = math.exp(uniform(*map(math.log, self.crop_ratio)))
+        full_height, full_width = alpha.shape
+        height = max(1, min(full_height, round(full_height * math.sqrt(scale / ratio))))
+        width = max(1, min(full_width, round(full_width * math.sqrt(scale * ratio))))
+        top, left = round(uniform(0, full_height - height)), round(uniform(0, full_width - width))
+        flip = uniform(0, 1) < self.flip_probability
+
+        def moved(picture: Tensor) -> Tensor:
+            size = [self.preprocess.image_size] * 2
+            picture = F.resized_crop(picture, top, left, height, width, size, antialias=True)
+            return F.horizontal_flip(picture) if flip else picture
+
+        image, target = moved(to_tensor(rgb)), moved(torch.from_numpy(alpha)[None]).clamp_(0, 1)
+        for adjust, strength in self.colour:
+            image = adjust(image, uniform(1 - strength, 1 + strength))
         if self.dilate_px:
-            alpha_tensor = dilate(alpha_tensor, self.dilate_px)
-        return self.preprocess.normalise(rgb_tensor.as_subclass(Tensor)), alpha_tensor
+            target = dilate(target, self.dilate_px)
+        return self.preprocess.normalise(image), target
 
 
 def dilate(alpha: Tensor, radius_px: int) -> Tensor:

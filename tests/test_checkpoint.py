@@ -1,0 +1,342 @@
+"""utils.checkpoint and utils.files: what is saved is what is loaded, nothing is executed, nothing is lost."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import TSRMatte
+from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, load_weights, save_checkpoint
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.inference import load_model
+
+SUFFIXES = [".pth", ".safetensors"]
+
+
+def refusal(path: Path, load: Callable[[Path], Any] = load_checkpoint) -> str:
+    """The message of the UserError with which `path` is refused: one line that names it."""
+    with pytest.raises(UserError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+# ------------------------------------------------------------------------------------------------- round trip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_round_trip(tmp_path: Path, checkpoint_state: dict[str, Any], suffix: str) -> None:
+    path = tmp_path / "new folder" / f"a{suffix}"
+    save_checkpoint(path, checkpoint_state)
+    state = load_checkpoint(path)
+    assert state["format"] == FORMAT
+    assert {key: state[key] for key in DESCRIPTION[1:]} == {key: checkpoint_state[key] for key in DESCRIPTION[1:]}
+    assert state["model"].keys() == checkpoint_state["model"].keys()
+    for name, tensor in checkpoint_state["model"].items():
+        assert state["model"][name].dtype == tensor.dtype and torch.equal(state["model"][name], tensor)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_pth_keeps_what_a_resume_needs(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "a.pth", {**checkpoint_state, "optimizer": optimizer.state_dict(), "step": 7})
+    state = load_checkpoint(tmp_path / "a.pth")
+    assert state["step"] == 7
+    saved, loaded = optimizer.state_dict()["state"], state["optimizer"]["state"]
+    assert torch.equal(loaded[0]["exp_avg"], saved[0]["exp_avg"])
+
+
+@pytest.mark.usefixtures("no_download")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_load_model_rebuilds_the_network_offline(
+    tmp_path: Path, checkpoint_state: dict[str, Any], make_network: Callable[..., TSRMatte], suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    save_checkpoint(path, checkpoint_state)
+    predictor = load_model(path)
+    image, native = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 50, 70)
+    with torch.inference_mode():
+        for ours, theirs in zip(predictor.network(image, native)[:3], make_network()(image, native)[:3], strict=True):
+            assert torch.equal(ours, theirs)
+    assert not predictor.network.training
+    assert predictor.preprocess.image_size == 64 and predictor.routing.patch_px == 32
+
+
+@pytest.mark.usefixtures("no_download")
+@pytest.mark.parametrize("wish", [{"pretrained": True}, {"backbone_weights": "/nowhere/swin.pth"}])
+def test_a_checkpoint_cannot_ask_for_a_download(
+    tmp_path: Path, checkpoint_state: dict[str, Any], wish: dict[str, Any]
+) -> None:
+    """Its weights replace whatever would be fetched: the wish is ignored or refused."""
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {**checkpoint_state, "network": {**checkpoint_state["network"], **wish}})
+    with contextlib.suppress(UserError):
+        load_model(path)
+
+
+# ------------------------------------------------------------------------------------------------- strictness
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_wrapper_prefixes_are_removed(tmp_path: Path, checkpoint_state: dict[str, Any], prefix: str) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in checkpoint_state["model"].items()}
+    save_checkpoint(tmp_path / "a.pth", {**checkpoint_state, "model": wrapped})
+    loaded = load_model(tmp_path / "a.pth").network.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in checkpoint_state["model"].items())
+
+
+def test_half_precision_is_widened(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in checkpoint_state["model"].items()}
+    save_checkpoint(tmp_path / "a.safetensors", {**checkpoint_state, "model": halves})
+    network = load_model(tmp_path / "a.safetensors").network
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_every_misfit_is_listed() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    weights = {
+        "0.weight": torch.zeros(3, 2),
+        "0.bias": torch.zeros(4),
+        "1.weight": torch.zeros(1, 3),
+        "x": torch.ones(1),
+    }
+    with pytest.raises(UserError) as caught:
+        load_weights(network, weights, Path("a.pth"))
+    message = str(caught.value)
+    assert "a.pth" in message and "\n" not in message
+    assert "1 missing (1.bias)" in message
+    assert "1 unexpected (x)" in message
+    assert "1 wrong shape (0.bias)" in message
+    assert all(p.abs().sum() > 0 for p in network.parameters()), "nothing is loaded from a file that does not fit"
+
+
+def test_long_lists_are_shortened_and_counted() -> None:
+    with pytest.raises(UserError, match=r"6 missing \(0\.bias, 0\.weight, 1\.bias, \.\.\.\)"):
+        load_weights(nn.Sequential(*(nn.Linear(1, 1) for _ in range(3))), {}, Path("a.pth"))
+
+
+def test_another_architecture_is_refused(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {**checkpoint_state, "network": {**checkpoint_state["network"], "decoder_width": 8}})
+    assert "wrong shape" in refusal(path, load_model)
+    save_checkpoint(path, {**checkpoint_state, "network": {**checkpoint_state["network"], "refiner": False}})
+    assert "unexpected (refiner." in refusal(path, load_model)
+    weights = {name: tensor for name, tensor in checkpoint_state["model"].items() if not name.startswith("refiner.")}
+    save_checkpoint(path, {**checkpoint_state, "model": weights})
+    assert "missing (refiner." in refusal(path, load_model)
+
+
+DESCRIPTION_FAULTS = {
+    "no weights": {"model": None},
+    "no network": {"network": None},
+    "weights that are no dict": {"model": 3},
+    "weights that are no tensors": {"model": {"student": "text"}},
+    "unknown backbone": {"network": {"backbone": "resnet"}},
+    "unknown argument": {"network": {"depth": 3}},
+    "impossible window": {"network": {"window_size": 0}},
+    "preprocess of another version": {"preprocess": {"side": 3}},
+    "routing of another version": {"routing": {"tiles": 3}},
+}
+
+
+@pytest.mark.parametrize("fault", DESCRIPTION_FAULTS)
+def test_a_wrong_description_is_refused(tmp_path: Path, checkpoint_state: dict[str, Any], fault: str) -> None:
+    state = {"format": FORMAT, **checkpoint_state}
+    for key, value in DESCRIPTION_FAULTS[fault].items():
+        if value is None:
+            del state[key]
+        elif isinstance(value, dict) and key != "model":
+            state[key] = {**state[key], **value}
+        else:
+            state[key] = value
+    path = tmp_path / "a.pth"
+    torch.save(state, path)
+    refusal(path, load_model)
+
+
+# ------------------------------------------------------------------------------------------------- hostile and damaged
+
+
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
+    marker = tmp_path / "executed"
+
+    class Code:
+        def __reduce__(self):
+            return Path.touch, (marker,)
+
+    path = tmp_path / "a.pth"
+    torch.save({"format": FORMAT, **checkpoint_state, "config": Code()}, path)
+    assert "code" in refusal(path)
+    assert not marker.exists()
+
+
+def whole(path: Path, state: dict[str, Any]) -> bytes:
+    save_checkpoint(path, state)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("content", ["none", "text", "png", "zip", "zeros", "half", "without its end"])
+def test_damaged_and_foreign_files_are_refused(
+    tmp_path: Path, checkpoint_state: dict[str, Any], suffix: str, content: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    good = whole(path, checkpoint_state)
+    if content == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    else:
+        path.write_bytes(
+            {
+                "none": b"",
+                "text": b"a letter\n",
+                "png": b"\x89PNG\r\n\x1a\n" + bytes(64),
+                "zeros": bytes(len(good)),
+                "half": good[: len(good) // 2],
+                "without its end": good[:-1],
+            }[content]
+        )
+    refusal(path)
+
+
+def test_wrong_bytes_anywhere_never_end_in_a_traceback(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
+    path = tmp_path / "a.pth"
+    state = {**checkpoint_state, "model": {name: t[:1] for name, t in list(checkpoint_state["model"].items())[:4]}}
+    good = whole(path, state)
+    generator = torch.Generator().manual_seed(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(good)
+        for place in torch.randint(len(good), (8,), generator=generator).tolist():
+            damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            load_checkpoint(path)  # damage of a weight is not noticed here
+            refused -= 1
+        refused += 1
+    assert refused > 30
+
+
+def test_other_peoples_checkpoints_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    for content in ({"state_dict": {}}, [1, 2], 3, {"format": "tsr-matte/99", "model": {}}):
+        torch.save(content, path)
+        assert FORMAT in refusal(path)
+
+
+def test_a_missing_checkpoint_names_the_way_to_one(tmp_path: Path) -> None:
+    assert "--checkpoint" in refusal(tmp_path / "a.pth")
+    refusal(tmp_path)
+
+
+@pytest.mark.parametrize("length", [2**62, 99_999_999, 4096])
+def test_a_huge_safetensors_header_is_not_believed(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b'{"__metadata__":{}}')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+@pytest.mark.parametrize("description", ["3", "[1]", "null", "no json", "{}"])
+def test_a_wrong_safetensors_description_is_refused(tmp_path: Path, description: str) -> None:
+    path = tmp_path / "a.safetensors"
+    header = json.dumps({"__metadata__": {"tsr_matte": description}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    refusal(path)
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+def remains(path: Path, content: bytes) -> None:
+    assert path.read_bytes() == content
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "a temporary file is left"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failed_save_leaves_the_previous_file(
+    tmp_path: Path, checkpoint_state: dict[str, Any], monkeypatch: pytest.MonkeyPatch, suffix: str, function: str
+) -> None:
+    path = tmp_path / "run" / f"a{suffix}"
+    content = whole(path, checkpoint_state)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, function, full)
+    assert os.strerror(errno.ENOSPC) in refusal(
+        path, lambda p: save_checkpoint(p, {**checkpoint_state, "config": {"a": 1}})
+    )
+    remains(path, content)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_leaves_the_previous_file(tmp_path: Path, checkpoint_state: dict[str, Any], suffix: str) -> None:
+    path = tmp_path / "run" / f"a{suffix}"
+    content = whole(path, checkpoint_state)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
+    try:
+        refusal(path, lambda p: save_checkpoint(p, {**checkpoint_state, "config": {"a": 1}}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    remains(path, content)
+
+
+def test_an_interrupted_write_leaves_the_previous_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, lambda file: file.write(b"first"))
+
+    def interrupted(file) -> None:
+        file.write(b"sec")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, interrupted)
+    remains(path, b"first")
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, lambda file: file.write(b"first"))
+
+    def write(file) -> None:
+        file.write(b"second")
+        file.flush()
+        assert path.read_bytes() == b"first"
+
+    write_atomically(path, write)
+    remains(path, b"second")
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refusal(tmp_path / "file" / "a.pth", lambda p: write_atomically(p, lambda file: file.write(b"x")))
+
+
+@pytest.mark.parametrize("length", [240, 255, 300])
+def test_long_names_are_written_or_named(tmp_path: Path, length: int) -> None:
+    """255 bytes is what file systems allow: the temporary name must not be what breaks it."""
+    path = tmp_path / ("n" * (length - 4) + ".pth")
+    if length > 255:
+        refusal(path, lambda p: write_atomically(p, lambda file: file.write(b"x")))
+    else:
+        write_atomically(path, lambda file: file.write(b"x"))
+        remains(path, b"x")

@@ -1,0 +1,384 @@
+"""config: what presets mean, that every section fits its callee, and one line for every wrong command line."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from config import (
+    PRESETS,
+    AugmentConfig,
+    Config,
+    EvalConfig,
+    ExportConfig,
+    LossConfig,
+    ModelConfig,
+    PredictConfig,
+    PreprocessConfig,
+    RoutingConfig,
+    parse_cli,
+    parse_train,
+)
+from models import BACKBONES, MattingOutput, Routing, TSRMatte
+from utils.datasets import BENCHMARKS, DATASETS
+from utils.losses import MattingLoss
+from utils.transforms import Preprocess, TrainTransform
+
+SECTIONS = [field.name for field in fields(Config) if field.name != "preset"]
+OTHERS: dict[str, type] = {
+    "eval.py": EvalConfig,
+    "predict.py": PredictConfig,
+    "export_inference.py": ExportConfig,
+    "preprocess_dis5k.py": PreprocessConfig,
+}
+
+
+def parse_other(script: str, argv: list[str]) -> Any:
+    return parse_cli(OTHERS[script], prog=script, description="", argv=argv)
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refusal(parse, *args)` expects exit status 2 with one line on stderr and nothing on stdout; returns the line."""
+
+    def refusal(parse: Callable[..., Any], *arguments: Any) -> str:
+        with pytest.raises(SystemExit) as stop:
+            parse(*arguments)
+        out, err = capsys.readouterr()
+        assert stop.value.code == 2
+        assert out == "" and err.endswith("\n") and err.count("\n") == 1, err
+        assert err.startswith("error: ")
+        return err.strip()
+
+    return refusal
+
+
+def differences(a: Config, b: Config) -> set[str]:
+    """Names of the fields in which two configs differ, but for what every preset has of its own."""
+    first, second = asdict(a), asdict(b)
+    names = {f"{s}.{name}" for s in SECTIONS for name in first[s] if first[s][name] != second[s][name]}
+    return names - {"run.run_dir"}
+
+
+# ------------------------------------------------------------------------------------------------- presets
+
+
+def test_presets_are_the_agreed_ones() -> None:
+    assert set(PRESETS) == {"tsr", "tsr-tiny", "tsr-large", "baseline", "dilation", "locator", "demo"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_has_its_own_folder(name: str) -> None:
+    config = PRESETS[name]()
+    config.validate()
+    assert config.preset == name
+    assert config.run.run_dir == Path("checkpoints") / name
+    assert config.data.dataset.lower() in {dataset.lower() for dataset in DATASETS}
+    assert config.model.backbone in BACKBONES
+    assert PRESETS[name].__doc__
+    assert parse_train([name]) == config
+
+
+def test_no_argument_is_the_whole_method() -> None:
+    config = parse_train([])
+    assert config == PRESETS["tsr"]()
+    assert (config.model.backbone, config.data.dataset, config.data.image_size) == ("base", "DIS5K", 1024)
+    assert config.model.refiner and config.model.pretrained and config.teacher.teacher == "cnn"
+    assert config.data.dilate_px == 0
+
+
+def test_the_three_strategies() -> None:
+    tsr, baseline, dilation = (PRESETS[name]() for name in ("tsr", "baseline", "dilation"))
+    assert not baseline.model.refiner and baseline.teacher.teacher == "none"
+    assert differences(tsr, baseline) == {"model.refiner", "teacher.teacher"}
+    assert differences(baseline, dilation) == {"data.dilate_px"}
+    assert dilation.data.dilate_px > 0
+
+
+def test_sizes_of_the_method() -> None:
+    assert PRESETS["tsr-tiny"]().model.backbone == "tiny"
+    large = PRESETS["tsr-large"]()
+    assert large.model.backbone == "large"
+    tsr = PRESETS["tsr"]()
+    batches = [config.optim.batch_size * config.optim.accumulation_steps for config in (tsr, large)]
+    assert batches[0] == batches[1], "the learning rate is for this batch"
+
+
+def test_the_locator_is_trained_by_the_structure_loss_only() -> None:
+    config = PRESETS["locator"]()
+    assert config.data.dataset == "COD10K" and not config.model.refiner
+    logits = torch.zeros(1, 1, 8, 8)
+    terms = MattingLoss(**asdict(config.loss))(MattingOutput(logits, logits, logits, ()), torch.ones(1, 1, 8, 8))
+    assert set(terms) == {"coarse_structure", "total"}
+
+
+def test_the_demo_needs_no_download_and_little_memory() -> None:
+    config = PRESETS["demo"]()
+    assert config.model.backbone == "nano" and not config.model.pretrained
+    assert config.data.dataset == "embedded" and config.run.precision == "fp32"
+    assert config.model.refiner and config.teacher.teacher != "none", "the whole method"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_windows_fit_the_deepest_map(name: str) -> None:
+    config = PRESETS[name]()
+    assert config.data.image_size // 32 % config.model.window_size == 0
+
+
+# ------------------------------------------------------------------------------------------------- sections and callees
+
+
+@pytest.mark.parametrize(
+    ("section", "callee", "given_by_the_script"),
+    [
+        (ModelConfig, TSRMatte, set()),
+        (RoutingConfig, Routing, set()),
+        (LossConfig, MattingLoss, set()),
+        (AugmentConfig, TrainTransform, {"preprocess", "dilate_px"}),
+    ],
+)
+def test_a_section_is_the_arguments_of_its_callee(section: type, callee: type, given_by_the_script: set[str]) -> None:
+    parameters = inspect.signature(callee).parameters
+    assert {field.name for field in fields(section)} == set(parameters) - given_by_the_script
+
+
+def test_sections_build_what_they_are_for() -> None:
+    config = PRESETS["demo"]()
+    TSRMatte(**asdict(config.model))
+    Routing(**asdict(config.routing))
+    MattingLoss(**asdict(config.loss))
+    TrainTransform(Preprocess(config.data.image_size), dilate_px=config.data.dilate_px, **asdict(config.augment))
+
+
+def test_field_names_are_unique_across_sections() -> None:
+    """Flags are bare field names."""
+    names = [field.name for section in SECTIONS for field in fields(getattr(PRESETS["tsr"](), section))]
+    assert len(names) == len(set(names))
+
+
+def test_every_section_is_frozen() -> None:
+    config = PRESETS["tsr"]()
+    for section in (config, *(getattr(config, name) for name in SECTIONS), *(cls() for cls in OTHERS.values())):
+        assert is_dataclass(section) and section.__dataclass_params__.frozen
+
+
+def test_default_benchmarks_exist() -> None:
+    assert EvalConfig().benchmarks == ("DIS-TE1", "HRS10K")
+    assert set(EvalConfig().benchmarks) <= set(BENCHMARKS)
+    assert PredictConfig().inputs == (Path("test_data"),) and PredictConfig().output == Path("test_results")
+
+
+# ------------------------------------------------------------------------------------------------- flags
+
+
+def test_flags_are_bare_field_names_of_all_sections() -> None:
+    flags = (
+        "--batch-size 3 --data-root /d --dataset custom --run-dir r --epochs 2 --device cpu --no-refiner "
+        "--teacher swin --l1 0.5 --patch-px 48 --crop-scale 0.5 0.9 --seed=7"
+    )
+    config = parse_train(["demo", *flags.split(" ")])
+    assert (config.optim.batch_size, config.optim.epochs, config.run.seed) == (3, 2, 7)
+    assert (config.data.data_root, config.data.dataset, config.run.run_dir) == (Path("/d"), "custom", Path("r"))
+    assert (config.run.device, config.model.refiner, config.teacher.teacher) == ("cpu", False, "swin")
+    assert (config.loss.l1, config.routing.patch_px, config.augment.crop_scale) == (0.5, 48, (0.5, 0.9))
+    changed = {
+        "optim.batch_size", "optim.epochs", "run.seed", "data.data_root", "data.dataset", "run.device", "model.refiner",
+        "teacher.teacher", "loss.l1", "routing.patch_px", "augment.crop_scale",
+    }  # fmt: skip
+    assert differences(config, PRESETS["demo"]()) == changed
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_switches_have_two_names(value: bool) -> None:
+    argv = ["tsr", "--refiner" if value else "--no-refiner", "--resume" if value else "--no-resume"]
+    config = parse_train(argv)
+    assert (config.model.refiner, config.run.resume) == (value, value)
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_other_scripts_have_defaults(script: str) -> None:
+    assert parse_other(script, []) == OTHERS[script]()
+
+
+def test_lists_are_read() -> None:
+    config = parse_other("predict.py", ["a.jpg", "b", "--save", "alpha", "--output", "o", "--overwrite"])
+    assert config.inputs == (Path("a.jpg"), Path("b")) and config.save == ("alpha",) and config.overwrite
+    assert parse_other("eval.py", ["--benchmarks", "DIS-TE2", "UHRSD"]).benchmarks == ("DIS-TE2", "UHRSD")
+
+
+def every_flag(config: Any) -> list[str]:
+    flags = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            flags += every_flag(value)
+        elif field.name not in {"preset", "inputs"}:
+            flags.append("--" + field.name.replace("_", "-"))
+    return flags
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["locator", "-h"]])
+def test_train_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_train(argv)
+    out, err = capsys.readouterr()
+    assert stop.value.code in (0, None) and err == ""
+    for word in [*every_flag(PRESETS["tsr"]()), *PRESETS]:
+        assert word in out, word
+    assert "--preset" not in out
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_help_of_the_other_scripts(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_other(script, ["--help"])
+    out, err = capsys.readouterr()
+    assert stop.value.code in (0, None) and err == ""
+    for flag in every_flag(OTHERS[script]()):
+        assert flag in out, flag
+
+
+# ------------------------------------------------------------------------------------------------- wrong use
+
+
+@pytest.mark.parametrize(
+    ("argv", "nearest"),
+    [
+        (["--batchsize", "4"], "--batch-size"),
+        (["demo", "--epoch", "4"], "--epochs"),
+        (["--learning_rates=1"], "--learning-rate"),
+        (["--no-refine"], "--no-refiner"),
+        (["tsr-huge"], "tsr-large"),
+        (["dem", "--epochs", "1"], "demo"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(refusal: Callable[..., str], argv: list[str], nearest: str) -> None:
+    line = refusal(parse_train, argv)
+    assert "did you mean" in line and nearest in line
+    assert argv[0 if argv[0] != "demo" else 1].split("=")[0] in line
+
+
+def test_an_option_unlike_any_is_named(refusal: Callable[..., str]) -> None:
+    assert "--xyzzy" in refusal(parse_train, ["--xyzzy", "4"])
+    line = refusal(parse_train, ["quux"])
+    assert "quux" in line and all(name in line for name in PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--batch-size", "four"], "--batch-size"),
+        (["--batch-size"], "--batch-size"),
+        (["--backbone", "resnet"], "--backbone"),
+        (["--teacher", "resnet"], "--teacher"),
+        (["--precision", "fp8"], "--precision"),
+        (["--crop-scale", "0.5"], "--crop-scale"),
+        (["demo", "--epochs", "1", "leftover"], "leftover"),
+        (["--epochs", "1", "demo"], "demo"),
+    ],
+)
+def test_a_mistyped_value_is_named(refusal: Callable[..., str], argv: list[str], named: str) -> None:
+    assert named in refusal(parse_train, argv)
+
+
+CONTRADICTIONS = [
+    "--backbone nano",
+    "--no-pretrained --backbone-weights a.pth",
+    "--image-size 1000",
+    "--image-size 0",
+    "--image-size -32",
+    "--refiner-width 6",
+    "--decoder-width 33",
+    "--teacher none --teacher-checkpoint t.pth",
+    "--crop-scale 0.9 0.5",
+    "--crop-scale 0 1",
+    "--crop-scale 0.5 1.5",
+    "--crop-ratio 2 1",
+    "--coarse 0 --refined 0",
+    "--l1 -1",
+    "--l1 nan",
+    "--l1 inf",
+    "--error -0.5",
+    "--batch-size 0",
+    "--accumulation-steps 0",
+    "--epochs 0",
+    "--epochs -1",
+    "--validate-every 0",
+    "--num-workers -1",
+    "--dilate-px -1",
+    "--learning-rate 0",
+    "--learning-rate nan",
+    "--backbone-learning-rate -1",
+    "--weight-decay -0.1",
+    "--warmup-steps -5",
+    "--clip-norm 0",
+    "--patch-px 0",
+    "--patch-px 33",
+    "--tile-px 0",
+    "--batch-px 0",
+    "--window-size 0",
+    "--refiner-blocks 0",
+    "--teacher-width 0",
+    "--teacher-epochs -1",
+    "--max-pixels 0",
+    "--previews -1",
+    "--brightness -0.1",
+    "--contrast 1.5",
+    "--saturation -1",
+    "--flip-probability 1.5",
+    "--flip-probability -0.1",
+    "--drop-path-rate 1",
+    "--drop-path-rate -0.1",
+    "--error-threshold -0.1",
+    "--error-threshold 1.5",
+    "--dense-above -1",
+]
+
+
+@pytest.mark.parametrize("flags", CONTRADICTIONS)
+def test_a_contradiction_is_one_line_before_any_work(refusal: Callable[..., str], flags: str) -> None:
+    line = refusal(parse_train, flags.split())
+    first = flags.split()[0]
+    assert first in line or first.strip("-") in line
+
+
+def test_losses_that_leave_nothing_to_train_are_refused(refusal: Callable[..., str]) -> None:
+    refusal(parse_train, ["--l1", "0", "--gradient", "0", "--laplacian", "0", "--ssim", "0", "--structure", "0"])
+    # Without a refiner the refined weight has nothing to weigh.
+    refusal(parse_train, ["baseline", "--coarse", "0"])
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "named"),
+    [
+        ("eval.py", "--predictions p", "--ground-truth"),
+        ("eval.py", "--ground-truth g", "--predictions"),
+        ("eval.py", "--predictions p --ground-truth g --checkpoint c.pth", "--checkpoint"),
+        ("eval.py", "--benchmarks", "--benchmarks"),
+        ("eval.py", "--num-workers -1", "--num-workers"),
+        ("eval.py", "--max-pixels 0", "--max-pixels"),
+        ("eval.py", "--checkpiont c.pth", "--checkpoint"),
+        ("predict.py", "a.jpg --save mask", "--save"),
+        ("predict.py", "a.jpg --save", "--save"),
+        ("predict.py", "a.jpg --max-pixels 0", "--max-pixels"),
+        ("predict.py", "a.jpg --overwrit", "--overwrite"),
+        ("export_inference.py", "--output a.onxx", "--output"),
+        ("export_inference.py", "--output", "--output"),
+        ("export_inference.py", "--dtype int8", "--dtype"),
+        ("preprocess_dis5k.py", "--num-workers 0", "--num-workers"),
+        ("preprocess_dis5k.py", "--sorce d", "--source"),
+    ],
+)
+def test_wrong_use_of_the_other_scripts(refusal: Callable[..., str], script: str, flags: str, named: str) -> None:
+    assert named in refusal(parse_other, script, flags.split())
+
+
+def test_a_valid_config_stays_valid_when_its_parts_are_replaced() -> None:
+    """`validate` looks at the values, not at where they came from."""
+    config = PRESETS["tsr"]()
+    with pytest.raises(ValueError, match="--image-size"):
+        replace(config, data=replace(config.data, image_size=100)).validate()

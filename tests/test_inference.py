@@ -1,0 +1,223 @@
+"""utils.inference: training's validation, eval, predict and export give one picture one alpha."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import eval as eval_script
+import export_inference
+import predict as predict_script
+from models.routing import select_patches
+from utils.checkpoint import DESCRIPTION, load_checkpoint
+from utils.datasets import Pair
+from utils.errors import UserError
+from utils.evaluation import predictions
+from utils.images import MAX_PIXELS, quantise, read_alpha, write_image
+from utils.inference import Predictor, load_model, newest_best, predict, predict_alpha, select_device
+
+SIZES = [(1, 1), (1, 7), (33, 97), (160, 160), (641, 427), (1537, 1023)]  # width, height
+TOLERANCE = 1e-5
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    assert a.dtype == b.dtype == np.float32 and a.shape == b.shape
+    return float(np.abs(a - b).max())
+
+
+@pytest.fixture(scope="module")
+def pictures(make_pair: Callable) -> dict[str, np.ndarray]:
+    """Name to rgb, a picture of every size."""
+    return {f"{width}x{height}": make_pair(height, width)[0] for width, height in SIZES}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, make_pair: Callable) -> list[Pair]:
+    """The same as files."""
+    folder, pairs = tmp_path_factory.mktemp("custom") / "test", []
+    for width, height in SIZES:
+        name, (rgb, alpha) = f"{width}x{height}", make_pair(height, width)
+        pair = Pair(name, folder / "im" / f"{name}.png", folder / "gt" / f"{name}.png")
+        write_image(pair.image, rgb)
+        write_image(pair.alpha, alpha)
+        pairs.append(pair)
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def alphas(predictor: Predictor, pictures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What `predict_alpha` says: the reference of this file."""
+    return {name: predict_alpha(predictor, rgb) for name, rgb in pictures.items()}
+
+
+def test_alphas_have_the_size_of_the_picture(alphas: dict[str, np.ndarray]) -> None:
+    for width, height in SIZES:
+        alpha = alphas[f"{width}x{height}"]
+        assert alpha.shape == (height, width) and alpha.dtype == np.float32
+        assert np.isfinite(alpha).all() and alpha.min() >= 0 and alpha.max() <= 1
+
+
+def test_the_refiner_works_where_it_is_routed_to_and_nowhere_else(
+    predictor: Predictor, pictures: dict[str, np.ndarray]
+) -> None:
+    """Otherwise the tests below would compare the coarse stage only."""
+    output = predict(predictor, pictures["1537x1023"])
+    routing = predictor.routing
+    selected = select_patches(output.error_logits, routing.patch_px, routing.error_threshold)
+    assert 0.02 < selected.float().mean() < routing.dense_above
+    inside = selected.repeat_interleave(routing.patch_px, 1).repeat_interleave(routing.patch_px, 2)[:, None]
+    inside = inside[..., :1023, :1537]
+    refined, coarse = output.refined_logits, output.coarse_logits
+    assert torch.equal(refined[~inside], coarse[~inside])
+    assert (refined - coarse)[inside].abs().mean() > 0.1
+    assert coarse.std() > 0.1
+
+
+def test_a_second_call_gives_the_same_bits(predictor: Predictor, pictures: dict, alphas: dict) -> None:
+    again = predict_alpha(predictor, pictures["641x427"])
+    assert np.array_equal(again, alphas["641x427"])
+
+
+def test_validation_gives_the_same_alpha(predictor: Predictor, pairs: list[Pair], alphas: dict, pictures: dict) -> None:
+    read = list(predictions(predictor, pairs, num_workers=0, max_pixels=MAX_PIXELS, title="test"))
+    assert [item.name for item in read] == list(alphas)
+    for item in read:
+        assert np.array_equal(item.rgb, pictures[item.name])
+        assert largest_difference(item.pred_alpha(), alphas[item.name]) <= TOLERANCE
+    assert np.abs(read[-1].pred_alpha("coarse") - alphas["1537x1023"]).max() > 0.05
+
+
+def test_predict_writes_the_same_alpha(run: Callable, checkpoint: Path, pairs: list[Pair], alphas: dict) -> None:
+    finished = run(
+        predict_script.main, pairs[0].image.parent, "--checkpoint", checkpoint, "--output", "out", "--save", "alpha"
+    )
+    assert finished.status == 0, finished.err
+    for name, alpha in alphas.items():
+        written = np.rint(255 * read_alpha(Path("out") / f"{name}_alpha.png")).astype(np.int16)
+        exact = 255 * alpha.astype(np.float64)
+        assert np.abs(written - exact).max() <= 0.5 + 255 * TOLERANCE
+        assert np.mean(written == quantise(alpha)) > 0.999
+
+
+def test_eval_scores_the_same_alpha(run: Callable, checkpoint: Path, pairs: list[Pair], alphas: dict) -> None:
+    root = pairs[0].image.parents[2]
+    finished = run(
+        eval_script.main, "--checkpoint", checkpoint, "--data-root", root, "--benchmarks", "Custom",
+        "--out", "scores", "--num-workers", 0,
+    )  # fmt: skip
+    assert finished.status == 0, finished.err
+    rows = [line.split(",") for line in Path("scores/per_image.csv").read_text().splitlines()]
+    column = rows[0].index("SAD")
+    by_name = {row[0]: float(row[column]) for row in rows[1:]}
+    for pair in pairs:
+        expected = np.abs(alphas[pair.name].astype(np.float64) - read_alpha(pair.alpha)).sum() / 1000
+        assert by_name[pair.name] == pytest.approx(expected, rel=1e-4)
+
+
+def exported(run: Callable, checkpoint: Path, small: Path, *arguments: Any) -> tuple[list[Path], str]:
+    """Exports to both formats, checked on one small picture."""
+    outputs = ("--output", "m.pth", "m.safetensors")
+    finished = run(export_inference.main, "--checkpoint", checkpoint, *outputs, "--images", small, *arguments)
+    assert finished.status == 0, finished.err
+    return [Path("m.pth").absolute(), Path("m.safetensors").absolute()], finished.out
+
+
+def test_a_float32_export_gives_the_same_alpha(
+    run: Callable, checkpoint: Path, pairs: list[Pair], pictures: dict, alphas: dict
+) -> None:
+    paths, _ = exported(run, checkpoint, pairs[2].image, "--dtype", "float32")
+    for path in paths:
+        predictor = load_model(path)
+        for name, rgb in pictures.items():
+            assert largest_difference(predict_alpha(predictor, rgb), alphas[name]) <= TOLERANCE
+
+
+def test_a_float16_export_is_half_the_size_and_nearly_equal(
+    run: Callable, checkpoint: Path, pairs: list[Pair], pictures: dict, alphas: dict
+) -> None:
+    paths, out = exported(run, checkpoint, pairs[2].image)
+    largest = 0.0
+    for path in paths:
+        assert path.stat().st_size < 0.6 * checkpoint.stat().st_size
+        assert str(path.name) in out and "difference" in out and "MB" in out
+        predictor = load_model(path)
+        for name in ("33x97", "160x160", "641x427"):
+            largest = max(largest, largest_difference(predict_alpha(predictor, pictures[name]), alphas[name]))
+    assert 0 < largest < 2e-2
+
+
+def test_an_export_holds_nothing_of_training(
+    run: Callable, tmp_path: Path, checkpoint_state: dict[str, Any], pairs: list[Pair]
+) -> None:
+    full = {"format": "tsr-matte/1", **checkpoint_state, "optimizer": {"a": torch.zeros(9)}, "alignment": {}, "step": 3}
+    torch.save(full, tmp_path / "last.pth")
+    paths, _ = exported(run, tmp_path / "last.pth", pairs[2].image)
+    for path in paths:
+        state = load_checkpoint(path)
+        assert set(state) == {*DESCRIPTION, "model"}
+        assert {t.dtype for t in state["model"].values() if t.is_floating_point()} == {torch.float16}
+
+
+@pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.5, 0.5)}, {"std": (1.0, 1.0, 1.0)}, {"image_size": 96}])
+def test_wrong_preprocessing_would_be_noticed(
+    predictor: Predictor, pictures: dict, alphas: dict, wrong: dict[str, Any]
+) -> None:
+    other = replace(predictor, preprocess=replace(predictor.preprocess, **wrong))
+    assert largest_difference(predict_alpha(other, pictures["641x427"]), alphas["641x427"]) > 100 * TOLERANCE
+
+
+def test_bf16_is_close_and_still_float32_outside(predictor: Predictor, pictures: dict, alphas: dict) -> None:
+    alpha = predict_alpha(replace(predictor, precision="bf16"), pictures["160x160"])
+    assert largest_difference(alpha, alphas["160x160"]) < 0.1
+
+
+# ------------------------------------------------------------------------------------------------- devices, defaults
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:99"])
+def test_cuda_without_one_is_an_error(name: str, checkpoint: Path) -> None:
+    with pytest.raises(UserError, match=rf"--device {name}: .*--device cpu"):
+        select_device(name)
+    with pytest.raises(UserError, match="--device"):
+        load_model(checkpoint, device=name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cpu:banana", "meta", "mps", "xpu"])
+def test_other_devices_are_errors(name: str) -> None:
+    with pytest.raises(UserError, match="--device"):
+        select_device(name)
+
+
+def test_auto_takes_what_there_is() -> None:
+    assert select_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert select_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_same_alpha(checkpoint: Path, pictures: dict, alphas: dict) -> None:
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        alpha = predict_alpha(load_model(checkpoint, device="cuda"), pictures["641x427"])
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+    assert largest_difference(alpha, alphas["641x427"]) < 1e-3
+
+
+def test_the_newest_best_checkpoint_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for age, run_name in enumerate(["newer", "older"]):
+        path = tmp_path / "checkpoints" / run_name / "best.pth"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
+    monkeypatch.chdir(tmp_path)
+    assert newest_best() == Path("checkpoints/newer/best.pth")
+    with pytest.raises(UserError, match=r"--checkpoint"):
+        newest_best(tmp_path / "nowhere")

@@ -1,0 +1,240 @@
+"""Training: the whole gradient path learns, a resume repeats nothing and loses nothing, wrong use stops at the door."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import train
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.synthetic import write_embedded
+
+# Small enough for a test: nano at 64 px, whose last feature map is 2x2.
+TINY = ["--image-size", "64", "--window-size", "2", "--decoder-width", "16", "--refiner-width", "8"]
+TINY += ["--teacher-width", "8", "--num-workers", "0", "--warmup-steps", "2", "--previews", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Five training and three validation pairs, below 100 px."""
+    root = tmp_path_factory.mktemp("pictures")
+    write_embedded(root, train=5, val=3, long_side=(72, 96), workers=1)
+    return root
+
+
+def run(monkeypatch, *arguments: object, preset: str = "demo") -> int:
+    """train.py in this process; what it raises is what a user would read."""
+    monkeypatch.setattr("sys.argv", ["train.py", preset, *TINY, *map(str, arguments)])
+    return train.main()
+
+
+def same(first: object, second: object) -> bool:
+    """Bitwise equality of nested states."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def test_four_pairs_are_learnt_by_heart(monkeypatch, tmp_path):
+    """Student, teacher alignment, error head and refiner together: SAD falls below a tenth of its start."""
+    root = tmp_path / "data"
+    write_embedded(root, train=4, val=1, long_side=(64, 64), workers=1)
+    shutil.rmtree(root / "val")
+    shutil.copytree(root / "train", root / "val")
+    run(monkeypatch, "--dataset", "custom", "--data-root", root, "--run-dir", tmp_path / "run", "--epochs", 150,
+        "--batch-size", 4, "--learning-rate", 3e-3, "--backbone-learning-rate", 3e-3, "--flip-probability", 0,
+        "--crop-scale", 1, 1, "--crop-ratio", 1, 1, "--brightness", 0, "--contrast", 0, "--saturation", 0,
+        "--validate-every", 50, "--teacher-epochs", 10, "--error-threshold", 0.02)  # fmt: skip
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    validation = pd.read_csv(tmp_path / "run" / "validation.csv")
+    start = initial_sad(root, tmp_path / "untrained", monkeypatch)
+    assert validation["SAD"].iloc[-1] < 0.1 * start
+    assert log["total"].iloc[-1] < 0.3 * log["total"].iloc[0]
+    assert log["alignment"].iloc[-1] < log["alignment"].iloc[0]
+
+
+def initial_sad(root: Path, folder: Path, monkeypatch) -> float:
+    """SAD of the network as it is born: one step at a learning rate of almost nothing."""
+    run(monkeypatch, "--dataset", "custom", "--data-root", root, "--run-dir", folder, "--epochs", 1,
+        "--learning-rate", 1e-12, "--backbone-learning-rate", 0, "--teacher-epochs", 0)  # fmt: skip
+    return float(pd.read_csv(folder / "validation.csv")["SAD"].iloc[0])
+
+
+def test_interrupted_run_ends_as_the_straight_one(monkeypatch, tmp_path, pictures):
+    common = [
+        "--data-root",
+        pictures,
+        "--dataset",
+        "custom",
+        "--epochs",
+        3,
+        "--batch-size",
+        2,
+        "--accumulation-steps",
+        2,
+    ]
+    common += ["--drop-path-rate", 0.2]  # randomness inside the network has to be repeated as well
+    run(monkeypatch, *common, "--run-dir", tmp_path / "straight")
+
+    class Killed(Exception):
+        pass
+
+    whole_epoch, calls = train.train_one_epoch, []
+
+    def killed_in_the_second(*arguments, **options):
+        calls.append(1)
+        step = whole_epoch(*arguments, **options)
+        if len(calls) == 2:  # the epoch's rows are in the log, its checkpoint is not written yet
+            raise Killed
+        return step
+
+    monkeypatch.setattr(train, "train_one_epoch", killed_in_the_second)
+    with pytest.raises(Killed):
+        run(monkeypatch, *common, "--run-dir", tmp_path / "killed")
+    monkeypatch.setattr(train, "train_one_epoch", whole_epoch)
+    run(monkeypatch, *common, "--run-dir", tmp_path / "killed", "--resume")
+
+    straight, resumed = (load_checkpoint(tmp_path / name / "last.pth") for name in ("straight", "killed"))
+    for key in ("model", "alignment", "optimizer", "scaler", "epoch", "step", "best_sad"):
+        assert same(straight[key], resumed[key]), key
+    for table in ("log.csv", "validation.csv"):
+        rows = [pd.read_csv(tmp_path / name / table) for name in ("straight", "killed")]
+        rows = [each.drop(columns="images_per_second", errors="ignore") for each in rows]
+        pd.testing.assert_frame_equal(*rows, check_exact=True)
+
+
+def test_killed_before_the_teacher_is_done(monkeypatch, tmp_path, pictures):
+    """The folder is resumable from its first second, and the teacher comes out the same."""
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--run-dir"]
+    run(monkeypatch, *common, tmp_path / "straight")
+    fit, failing = train.fit_teacher, ["once"]
+
+    def killed(*arguments):
+        if failing and failing.pop():
+            raise RuntimeError("killed")
+        return fit(*arguments)
+
+    monkeypatch.setattr(train, "fit_teacher", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(monkeypatch, *common, tmp_path / "killed")
+    run(monkeypatch, *common, tmp_path / "killed", "--resume")
+    for name in ("teacher.pth", "last.pth"):
+        assert same(*(load_checkpoint(tmp_path / folder / name)["model"] for folder in ("straight", "killed"))), name
+
+
+def test_workers_change_nothing(monkeypatch, tmp_path, pictures):
+    for workers in (0, 2):
+        run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0,
+            "--num-workers", workers, "--run-dir", tmp_path / str(workers))  # fmt: skip
+    assert same(*(load_checkpoint(tmp_path / str(n) / "last.pth")["model"] for n in (0, 2)))
+
+
+def test_accumulated_batches_equal_one_large_batch(monkeypatch, tmp_path, pictures):
+    """Five images: 4 + 1 either way, so the last, smaller step is compared too."""
+    for name, sizes in {"large": (4, 1), "small": (2, 2), "single": (1, 4)}.items():
+        run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0,
+            "--batch-size", sizes[0], "--accumulation-steps", sizes[1],
+            "--learning-rate", 1e-12, "--backbone-learning-rate", 0,  # the weights stay, the gradients are compared
+            "--error", 0,  # balances its classes over a batch, so it is no mean over images
+            "--run-dir", tmp_path / name)  # fmt: skip
+    large, small, single = (load_checkpoint(tmp_path / name / "last.pth") for name in ("large", "small", "single"))
+    assert large["step"] == small["step"] == single["step"] == 2
+    for other in (small, single):
+        for index, state in large["optimizer"]["state"].items():  # first moments: 0.1 * second + 0.09 * first gradient
+            torch.testing.assert_close(
+                other["optimizer"]["state"][index]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-7
+            )
+
+
+@pytest.mark.parametrize(
+    ("preset", "extra"),
+    [("baseline", []), ("dilation", ["--dilate-px", 2]), ("locator", []), ("tsr", ["--teacher", "swin"]), ("tsr", [])],
+)
+def test_presets_train_and_validate(monkeypatch, tmp_path, pictures, preset, extra):
+    status = run(
+        monkeypatch, "--data-root", pictures, "--dataset", "custom", "--backbone", "nano", "--no-pretrained",
+        "--epochs", 1, "--batch-size", 4, "--teacher-epochs", 1, "--run-dir", tmp_path / "run", *extra, preset=preset,
+    )  # fmt: skip
+    assert status == 0
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    terms = {column for column in log.columns if column.startswith(("coarse_", "refined_"))}
+    if preset == "locator":
+        assert terms == {"coarse_structure"}
+    else:
+        assert ("refined_l1" in terms) == (preset == "tsr")
+    assert ("alignment" in log.columns) == (preset == "tsr") == (tmp_path / "run" / "teacher.pth").exists()
+    for name in ("best.pth", "curves.png", "previews/epoch_001.png", "config.json"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+
+
+def test_teacher_learns_and_is_taken_over(monkeypatch, tmp_path, pictures):
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1]
+    run(monkeypatch, *common, "--teacher-epochs", 30, "--teacher-learning-rate", 1e-2, "--run-dir", tmp_path / "a")
+    errors = pd.read_csv(tmp_path / "a" / "teacher.csv")["reconstruction_MAD"]
+    assert errors.iloc[-1] < 0.5 * errors.iloc[0]
+    run(monkeypatch, *common, "--teacher-checkpoint", tmp_path / "a" / "teacher.pth", "--run-dir", tmp_path / "b")
+    assert not (tmp_path / "b" / "teacher.csv").exists()
+    assert same(*(load_checkpoint(tmp_path / name / "teacher.pth")["model"] for name in "ab"))
+    with pytest.raises(UserError, match="not a teacher"):
+        run(monkeypatch, *common, "--teacher-checkpoint", tmp_path / "a" / "best.pth", "--run-dir", tmp_path / "c")
+
+
+def test_non_finite_loss_stops_and_names_the_files(monkeypatch, tmp_path, pictures):
+    loss = train.MattingLoss.__call__
+
+    def poisoned(self, output, alpha, *features):
+        terms = loss(self, output, alpha, *features)
+        return {**terms, "coarse_l1": terms["coarse_l1"] * float("nan"), "total": terms["total"] * float("nan")}
+
+    monkeypatch.setattr(train.MattingLoss, "__call__", poisoned)
+    names = [path.stem for path in (pictures / "train" / "im").iterdir()]
+    with pytest.raises(UserError, match="not finite") as error:
+        run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--teacher-epochs", 0, "--batch-size", 8,
+            "--run-dir", tmp_path / "run")  # fmt: skip
+    assert all(name in str(error.value) for name in names)
+    assert not (tmp_path / "run" / "best.pth").exists()
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["epoch"] == 0
+
+
+def test_run_folders_are_never_overwritten(monkeypatch, tmp_path, pictures):
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0]
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match="--resume: no checkpoint"):
+        run(monkeypatch, *common, "--run-dir", folder, "--resume")
+    assert not folder.exists()
+    run(monkeypatch, *common, "--run-dir", folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(UserError, match="holds a run already"):
+        run(monkeypatch, *common, "--run-dir", folder)
+    with pytest.raises(UserError, match=r"--learning-rate 0\.002 -> 0\.5"):
+        run(monkeypatch, *common, "--run-dir", folder, "--resume", "--learning-rate", 0.5)
+    assert run(monkeypatch, *common, "--run-dir", folder, "--resume") == 0  # all epochs are done
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_damaged_picture_stops_before_anything_is_made(monkeypatch, tmp_path, pictures):
+    root = tmp_path / "data"
+    shutil.copytree(pictures, root)
+    victim = sorted((root / "train" / "im").iterdir())[2]
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    with pytest.raises(UserError, match=victim.name):
+        run(monkeypatch, "--data-root", root, "--dataset", "custom", "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sizes_that_differ_stop_before_anything_is_made(monkeypatch, tmp_path, pictures):
+    root = tmp_path / "data"
+    shutil.copytree(pictures, root)
+    victim = sorted((root / "val" / "gt").iterdir())[0]
+    Image.new("L", (10, 10)).save(victim)
+    with pytest.raises(UserError, match=victim.stem):
+        run(monkeypatch, "--data-root", root, "--dataset", "custom", "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
