@@ -12,8 +12,8 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.synthetic import MANIFEST, VAL_FIRST_INDEX, composite, recipe_name, write_embedded
-from utils.synthetic_sheet import contact_sheet
-from utils.synthetic_subjects import RECIPES, ROUND
+from utils.synthetic.sheet import contact_sheet
+from utils.synthetic.subjects import RECIPES, ROUND
 
 SMALL = {"train": 3, "val": 2, "long_side": (40, 56), "workers": 1}
 
@@ -142,7 +142,7 @@ def test_a_run_interrupted_under_other_parameters_is_not_mixed_in(tmp_path: Path
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr("utils.synthetic.os.replace", stop_before_the_manifest)
+    monkeypatch.setattr("utils.synthetic.embedded.os.replace", stop_before_the_manifest)
     with pytest.raises(KeyboardInterrupt):
         write_embedded(tmp_path, **SMALL)
     monkeypatch.undo()

@@ -10,7 +10,7 @@ import tyro
 
 from utils.errors import UserError, run_script
 from utils.synthetic import write_embedded
-from utils.synthetic_sheet import contact_sheet
+from utils.synthetic.sheet import contact_sheet
 
 
 @dataclass(frozen=True)

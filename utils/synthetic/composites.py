@@ -1,36 +1,21 @@
 """Procedural composites whose alpha is known exactly: the data that ships inside the program.
 
-A picture is composed as a photograph is taken: a subject (`synthetic_subjects`) stands before a background
-(`synthetic_backgrounds`), both under one light; a lens blurs them, and one camera grades them. Alpha and premultiplied
+A picture is composed as a photograph is taken: a subject (`subjects`) stands before a background
+(`backgrounds`), both under one light; a lens blurs them, and one camera grades them. Alpha and premultiplied
 foreground pass through the same linear blurs, so that alpha stays exact whatever the lens does.
 """
 
-import json
-import multiprocessing
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from utils.errors import UserError
-from utils.synthetic_backgrounds import BACKGROUNDS
-from utils.synthetic_camera import continued, developed, through_lens
-from utils.synthetic_scene import Layer, Scene, rng_log_uniform
-from utils.synthetic_solids import SOLIDS
-from utils.synthetic_subjects import RECIPES, ROUND, subject_scale
-from utils.synthetic_textures import PIGMENTS, enlarge, tint
-
-VERSION = 4  # of the pictures: raise it with every change of what any seed draws
-VAL_FIRST_INDEX = 1_000_000  # validation pictures are numbered from here on: no seed shares one with training
-MANIFEST = "manifest.json"
-ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3, 9 / 16)  # width over height
+from utils.synthetic.backgrounds import BACKGROUNDS
+from utils.synthetic.camera import continued, developed, through_lens
+from utils.synthetic.scene import Layer, Scene, rng_log_uniform
+from utils.synthetic.solids import SOLIDS
+from utils.synthetic.subjects import RECIPES, ROUND, subject_scale
+from utils.synthetic.textures import PIGMENTS, enlarge, tint
 
 
 class Composite(NamedTuple):
@@ -141,96 +126,3 @@ def _composed(foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray)
     opacity = cv2.merge([alpha] * 3).astype(np.uint16)
     rgb = (opacity * foreground + (255 - opacity) * background + 127) // 255
     return Composite(rgb.astype(np.uint8), alpha, foreground, background)
-
-
-# ----------------------------------------------------------------------------------------------------- the data set
-
-
-def write_embedded(
-    root: Path,
-    *,
-    train: int = 640,
-    val: int = 48,
-    seed: int = 0,
-    long_side: tuple[int, int] = (320, 512),
-    workers: int | None = None,
-) -> None:
-    """Writes the embedded data: root/{train,val}/im/NAME.jpg and gt/NAME.png, and root/manifest.json last of all.
-
-    Returns at once where the manifest says that these very pictures are there. An interrupted run is taken up where it
-    stopped; other parameters or another `VERSION` replace the pictures. One caller at a time for one root.
-
-    Args:
-        train, val: Numbers of pictures.
-        long_side: Least and greatest length of a picture's longer side in pixels, inclusive.
-        workers: Processes; None for one a CPU core of this process, 1 for none but this one.
-    """
-    if train < 0 or val < 0 or seed < 0 or not 1 <= long_side[0] <= long_side[1] or train > VAL_FIRST_INDEX:
-        raise UserError(f"embedded data cannot be made from {train=}, {val=}, {seed=}, {long_side=}")
-    root, manifest = Path(root), Path(root) / MANIFEST
-    started = manifest.with_name(f".{MANIFEST}.started")  # says whose pictures an interrupted run has left
-    wanted = {"version": VERSION, "train": train, "val": val, "seed": seed, "long_side": list(long_side)}
-    if _read_json(manifest) == wanted:
-        return
-    _clear(root, everything=any(_read_json(path) not in (None, wanted) for path in (manifest, started)))
-    manifest.unlink(missing_ok=True)
-    for folder in ("train/im", "train/gt", "val/im", "val/gt"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    started.write_text(json.dumps(wanted))
-
-    jobs = [("train", index) for index in range(train)]
-    jobs += [("val", index) for index in range(VAL_FIRST_INDEX, VAL_FIRST_INDEX + val)]
-    jobs = [(split, index) for split, index in jobs if not all(path.exists() for path in _paths(root, split, index))]
-    write = partial(_write_pair, root, seed, long_side)
-    with _pool(workers or len(os.sched_getaffinity(0)), len(jobs)) as run:
-        for _ in tqdm(run(write, jobs), total=len(jobs), desc="embedded data", unit="image", disable=not jobs):
-            pass
-    os.replace(started, manifest)
-
-
-@contextmanager
-def _pool(workers: int, jobs: int) -> Iterator:
-    """Yields a lazy `map` over processes, or over this one alone where a pool would not pay."""
-    if workers == 1 or jobs < 16:
-        yield map
-        return
-    # "spawn", because a fork of a process with threads (torch's, OpenCV's) may hang
-    with multiprocessing.get_context("spawn").Pool(min(workers, jobs), cv2.setNumThreads, (1,)) as pool:
-        yield partial(pool.imap_unordered, chunksize=4)
-
-
-def _write_pair(root: Path, seed: int, long_side: tuple[int, int], job: tuple[str, int]) -> None:
-    """Makes one picture; each file appears under its name only when it is complete."""
-    split, index = job
-    rng = np.random.default_rng([seed, index, 4])
-    longer, aspect = int(rng.integers(long_side[0], long_side[1] + 1)), rng.choice(ASPECTS)
-    height, width = max(1, round(longer / max(1, aspect))), max(1, round(longer * min(1, aspect)))
-    picture = composite(seed, index, height=height, width=width)
-    image_path, alpha_path = _paths(root, split, index)
-    for path, pixels, options in (
-        (image_path, picture.rgb, {"format": "JPEG", "quality": 95, "subsampling": 0}),
-        (alpha_path, picture.alpha, {"format": "PNG"}),
-    ):
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        Image.fromarray(pixels).save(unfinished, **options)
-        os.replace(unfinished, path)
-
-
-def _paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
-    name = f"{index:07d}_{recipe_name(index)}"
-    return root / split / "im" / f"{name}.jpg", root / split / "gt" / f"{name}.png"
-
-
-def _clear(root: Path, *, everything: bool) -> None:
-    """Removes unfinished files and, where they are of other parameters, the pictures; nobody else's files."""
-    for folder in ("train/im", "train/gt", "val/im", "val/gt"):
-        for path in (root / folder).glob("*"):
-            ours = path.stem.split("_")[-1] in RECIPES and path.stem[:7].isdigit()
-            if path.suffix == ".tmp" or (everything and ours):
-                path.unlink()
-            elif not ours:
-                raise UserError(f"{path} is no picture of the embedded data: choose another --output folder")
-
-
-def _read_json(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.exists() else None

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from utils.synthetic_scene import Layer, rng_log_uniform
-from utils.synthetic_textures import enlarge
+from utils.synthetic.scene import Layer, rng_log_uniform
+from utils.synthetic.textures import enlarge
 
 
 def through_lens(rng: np.random.Generator, layer: Layer) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from utils.synthetic_scene import Scene
-from utils.synthetic_shapes import Stencil, blob, ellipse, rectangle, revolved, spline, strands, unit
-from utils.synthetic_textures import HAIRS, NEUTRALS, brushed, smooth, tint, tones_of
+from utils.synthetic.scene import Scene
+from utils.synthetic.shapes import Stencil, blob, ellipse, rectangle, revolved, spline, strands, unit
+from utils.synthetic.textures import HAIRS, NEUTRALS, brushed, smooth, tint, tones_of
 
 
 def holes(scene: Scene) -> None:

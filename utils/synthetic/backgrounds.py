@@ -5,8 +5,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from utils.synthetic_scene import blend, rng_log_uniform
-from utils.synthetic_textures import (
+from utils.synthetic.scene import blend, rng_log_uniform
+from utils.synthetic.textures import (
     GREENS,
     HAIRS,
     NEUTRALS,

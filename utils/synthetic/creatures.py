@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from utils.synthetic_scene import Scene
-from utils.synthetic_shapes import Stencil, blob, ellipse, locks, spline, strands, unit
-from utils.synthetic_textures import GREENS, HAIRS, NEUTRALS, SKINS, mottled, tint, tones_of, woven
+from utils.synthetic.scene import Scene
+from utils.synthetic.shapes import Stencil, blob, ellipse, locks, spline, strands, unit
+from utils.synthetic.textures import GREENS, HAIRS, NEUTRALS, SKINS, mottled, tint, tones_of, woven
 
 FURS = np.concatenate([HAIRS * 1.2, NEUTRALS[[0, 1, 3, 5]], np.float32([(0.7, 0.42, 0.22)])])
 

@@ -1,20 +1,20 @@
 """The recipes: what stands in the foreground of the procedural pictures. `RECIPES` names them all.
 
 A recipe draws on a `Scene` in a frame that spans about [-1, 1] both ways, y down, and paints from back to front.
-Those of partial opacity and of leaves are here; the others in `synthetic_creatures`, `synthetic_frames` and
-`synthetic_solids`.
+Those of partial opacity and of leaves are here; the others in `creatures`, `frames` and
+`solids`.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from utils.synthetic_creatures import fur, hair, insect, seedhead
-from utils.synthetic_frames import lattice, net, wheel, wire
-from utils.synthetic_scene import Scene, rng_log_uniform
-from utils.synthetic_shapes import Stencil, blob, ellipse, rectangle, revolved, spline, unit
-from utils.synthetic_solids import SOLIDS, aerial, holes, several
-from utils.synthetic_textures import GREENS, NEUTRALS, smooth, tint, tones_of
+from utils.synthetic.creatures import fur, hair, insect, seedhead
+from utils.synthetic.frames import lattice, net, wheel, wire
+from utils.synthetic.scene import Scene, rng_log_uniform
+from utils.synthetic.shapes import Stencil, blob, ellipse, rectangle, revolved, spline, unit
+from utils.synthetic.solids import SOLIDS, aerial, holes, several
+from utils.synthetic.textures import GREENS, NEUTRALS, smooth, tint, tones_of
 
 
 def glass(scene: Scene) -> None:

@@ -6,8 +6,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from utils.synthetic_shapes import Box, Stencil
-from utils.synthetic_textures import MATERIALS, NEUTRALS, Material, clouds, enlarge, ramp, tint, tones_of
+from utils.synthetic.shapes import Box, Stencil
+from utils.synthetic.textures import MATERIALS, NEUTRALS, Material, clouds, enlarge, ramp, tint, tones_of
 
 Choice = TypeVar("Choice")
 

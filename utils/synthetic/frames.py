@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from utils.synthetic_creatures import furry
-from utils.synthetic_scene import Scene
-from utils.synthetic_shapes import blob, ellipse, rectangle, unit
-from utils.synthetic_textures import NEUTRALS, brushed, tint, tones_of
+from utils.synthetic.creatures import furry
+from utils.synthetic.scene import Scene
+from utils.synthetic.shapes import blob, ellipse, rectangle, unit
+from utils.synthetic.textures import NEUTRALS, brushed, tint, tones_of
 
 
 def wire(scene: Scene) -> None:

@@ -1,0 +1,7 @@
+"""The data that ships inside the program: procedural composites whose alpha is known exactly."""
+
+from utils.synthetic.composites import Composite, composite, recipe_name
+from utils.synthetic.embedded import MANIFEST, VAL_FIRST_INDEX, write_embedded
+from utils.synthetic.sheet import contact_sheet
+
+__all__ = ["MANIFEST", "VAL_FIRST_INDEX", "Composite", "composite", "contact_sheet", "recipe_name", "write_embedded"]
