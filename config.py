@@ -9,7 +9,8 @@ import difflib
 import io
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -160,46 +161,31 @@ class Config:
         if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
             raise ValueError("--crop-ratio: give two ratios, 0 < smallest <= largest")
         matte_terms = ("l1", "gradient", "laplacian", "ssim", "structure")
-        if all(getattr(self.loss, term) == 0 for term in matte_terms) or self.loss.coarse == 0 == self.loss.refined:
-            raise ValueError(f"every matte loss is switched off: give one of {', '.join(matte_terms)} a weight")
+        if all(getattr(self.loss, term) == 0 for term in matte_terms):
+            raise ValueError(f"every matte loss is switched off: give one of --{', --'.join(matte_terms)} a weight")
+        if self.loss.coarse == 0 and (self.loss.refined == 0 or not model.refiner):
+            raise ValueError("no output is supervised: give --coarse a weight, or --refined with a refiner")
         for flag, side in (("--patch-px", self.routing.patch_px), ("--tile-px", self.routing.tile_px)):
             if side % 2:
                 raise ValueError(f"{flag} {side}: must be even")
-        at_least_one = {
-            "--window-size": model.window_size,
-            "--refiner-blocks": model.refiner_blocks,
-            "--teacher-width": self.teacher.teacher_width,
-            "--epochs": optim.epochs,
-            "--batch-size": optim.batch_size,
-            "--accumulation-steps": optim.accumulation_steps,
-            "--validate-every": run.validate_every,
-            "--patch-px": self.routing.patch_px,
-            "--tile-px": self.routing.tile_px,
-            "--batch-px": self.routing.batch_px,
-            "--max-pixels": data.max_pixels,
-        }
-        above_zero = {
-            "--learning-rate": optim.learning_rate,
-            "--clip-norm": optim.clip_norm,
-            "--teacher-learning-rate": self.teacher.teacher_learning_rate,
-        }
-        not_negative = {
-            "--dilate-px": data.dilate_px,
-            "--num-workers": run.num_workers,
-            "--previews": run.previews,
-            "--warmup-steps": optim.warmup_steps,
-            "--weight-decay": optim.weight_decay,
-            "--backbone-learning-rate": optim.backbone_learning_rate,
-            "--teacher-epochs": self.teacher.teacher_epochs,
-        } | {f"--{name}": weight for name, weight in asdict(self.loss).items()}
-        for bound, flags, holds in (
-            ("at least 1", at_least_one, lambda v: v >= 1),
-            ("above 0", above_zero, lambda v: v > 0),
-            ("0 or more", not_negative, lambda v: v >= 0),
-        ):
-            for flag, value in flags.items():
-                if not holds(value):
-                    raise ValueError(f"{flag} {value}: must be {bound}")
+        _require("at least 1", lambda v: v >= 1, model, "window_size", "refiner_blocks")
+        _require("at least 1", lambda v: v >= 1, self.routing, "patch_px", "tile_px", "batch_px")
+        _require("at least 1", lambda v: v >= 1, self.teacher, "teacher_width")
+        _require("at least 1", lambda v: v >= 1, optim, "epochs", "batch_size", "accumulation_steps")
+        _require("at least 1", lambda v: v >= 1, run, "validate_every")
+        _require("at least 1", lambda v: v >= 1, data, "max_pixels")
+        _require("above 0", lambda v: 0 < v < inf, optim, "learning_rate", "clip_norm")
+        _require("above 0", lambda v: 0 < v < inf, self.teacher, "teacher_learning_rate")
+        _require("0 or more", lambda v: 0 <= v < inf, optim, "backbone_learning_rate", "weight_decay", "warmup_steps")
+        _require("0 or more", lambda v: 0 <= v < inf, self.loss, *(each.name for each in fields(self.loss)))
+        _require("0 or more", lambda v: 0 <= v < inf, self.routing, "dense_above")
+        _require("0 or more", lambda v: v >= 0, self.teacher, "teacher_epochs")
+        _require("0 or more", lambda v: v >= 0, run, "num_workers", "previews", "seed")
+        _require("0 or more", lambda v: v >= 0, data, "dilate_px")
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, self.routing, "error_threshold")
+        jitters = ("flip_probability", "brightness", "contrast", "saturation")
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, self.augment, *jitters)
+        _require("from 0 to below 1", lambda v: 0 <= v < 1, model, "drop_path_rate")
 
 
 def tsr() -> Config:
@@ -237,7 +223,7 @@ def locator() -> Config:
     return _changed(
         baseline(),
         preset="locator",
-        loss={"l1": 0.0, "gradient": 0.0, "laplacian": 0.0, "ssim": 0.0, "structure": 1.0},
+        loss={"l1": 0.0, "gradient": 0.0, "laplacian": 0.0, "ssim": 0.0, "structure": 1.0, "error": 0.0},
         data={"dataset": "COD10K", "data_root": Path("COD10K"), "image_size": 512},
     )
 
@@ -249,23 +235,24 @@ def demo() -> Config:
         preset="demo",
         model={
             "backbone": "nano",
-            "window_size": 5,
-            "decoder_width": 32,
+            "window_size": 4,
+            "decoder_width": 24,
             "drop_path_rate": 0.0,
             "refiner_width": 16,
             "pretrained": False,
         },
         teacher={"teacher_width": 16, "teacher_epochs": 1},
-        data={"dataset": "embedded", "data_root": Path("data/embedded"), "image_size": 160},
+        data={"dataset": "embedded", "data_root": Path("data/embedded"), "image_size": 128},
+        augment={"crop_scale": (0.6, 1.0)},  # few passes: closer to what is asked in the end
         optim={
-            "epochs": 8,
+            "epochs": 9,
             "batch_size": 8,
             "accumulation_steps": 1,
             "learning_rate": 2e-3,
             "backbone_learning_rate": 2e-3,  # from scratch: as fast as the rest
             "warmup_steps": 50,
         },
-        run={"precision": "fp32", "num_workers": 2},
+        run={"precision": "fp32", "num_workers": 0, "validate_every": 3},  # two cores: workers would compete
     )
 
 
@@ -278,6 +265,14 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "locator": locator,
     "demo": demo,
 }
+
+
+def _require(rule: str, holds: Callable[[float], bool], section: Any, *names: str) -> None:
+    """Raises ValueError with the flag of the first named field whose value does not hold."""
+    for name in names:
+        value = getattr(section, name)
+        if not holds(value):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be {rule}")
 
 
 def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Config:
@@ -311,6 +306,10 @@ class EvalConfig:
             raise ValueError("--predictions and --ground-truth go together: give both, or neither to run a model")
         if self.predictions is not None and self.checkpoint is not None:
             raise ValueError("--predictions contradicts --checkpoint: score finished mattes, or run a model")
+        if not self.benchmarks:
+            raise ValueError("--benchmarks: name at least one")
+        _require("0 or more", lambda v: v >= 0, self, "num_workers")
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
 
 
 @dataclass(frozen=True)
@@ -326,6 +325,12 @@ class PredictConfig:
     precision: Precision = "fp32"  # of the networks' arithmetic
     max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
 
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if not self.save:
+            raise ValueError("--save: name at least one of alpha, cutout")
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+
 
 @dataclass(frozen=True)
 class ExportConfig:
@@ -338,6 +343,8 @@ class ExportConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
+        if not self.output:
+            raise ValueError("--output: name at least one file")
         for path in self.output:
             if path.suffix not in {".pth", ".safetensors"}:
                 raise ValueError(f"--output {path}: the name must end in .pth or .safetensors")
@@ -351,6 +358,29 @@ class PreprocessConfig:
     target: Path = Path("DIS5K_Flat")  # train/ val/ test/ are made here
     link: bool = False  # hard-link instead of copying: instant, no disk space, same disk only
     num_workers: int = 4  # threads that copy
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        _require("at least 1", lambda v: v >= 1, self, "num_workers")
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig:
+    """tools/make_embedded.py, and what `train.py demo` makes where there is none: utils.synthetic.write_embedded."""
+
+    output: Path = Path("data/embedded")  # train/ and val/, each with im/ and gt/, are made here
+    train: int = 960  # pictures
+    val: int = 48  # pictures
+    long_side: tuple[int, int] = (240, 360)  # least and greatest longer side, px
+    seed: int = 0  # another seed is another set
+    workers: int | None = None  # processes; one a CPU core if not given
+    contact_sheet: Path | None = None  # a PNG with the first pictures of both splits
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if self.contact_sheet is not None and self.contact_sheet.suffix.lower() != ".png":
+            raise ValueError(f"--contact-sheet {self.contact_sheet}: the name must end in .png")
+        _require("at least 1", lambda v: v >= 1, self, "train", "val")
 
 
 # ---------------------------------------------------------------------------------------------------- command lines

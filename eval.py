@@ -13,6 +13,7 @@ from config import EvalConfig, parse_cli
 from utils.datasets import check_pairs, find_benchmark
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, predictions, score_table, write_scores
+from utils.files import require_writable
 from utils.images import list_images, read_alpha
 from utils.inference import load_model, newest_best
 from utils.progress import progress
@@ -30,10 +31,11 @@ def main() -> int:
 def score_model(config: EvalConfig) -> dict[str, Scores]:
     """Runs a checkpoint over the benchmarks; all of them are looked for before the first picture is predicted."""
     pairs = {name: find_benchmark(config.data_root, name) for name in config.benchmarks}
-    for each in pairs.values():
-        check_pairs(each, max_pixels=config.max_pixels)
     checkpoint = config.checkpoint or newest_best()
     predictor = load_model(checkpoint, config.device, config.precision)
+    require_writable(config.out, "--out")
+    for each in pairs.values():
+        check_pairs(each, max_pixels=config.max_pixels)
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     scores = {}
     for name, each in pairs.items():
@@ -63,12 +65,16 @@ def read_mattes(config: EvalConfig) -> Iterator[tuple[str, np.ndarray, np.ndarra
     truths, predicted = by_name(config.ground_truth), by_name(config.predictions)
     if not truths:
         raise UserError(f"--ground-truth {config.ground_truth}: no images there")
+    for name in truths:
+        if name not in predicted and f"{name}_alpha" in predicted:  # as predict.py names them
+            predicted[name] = predicted[f"{name}_alpha"]
     missing = [name for name in truths if name not in predicted]
     if missing:
         raise UserError(
             f"--predictions {config.predictions}: {len(missing)} of {len(truths)} mattes are missing "
             f"({', '.join(missing[:3])}{', ...' * (len(missing) > 3)}); a mean over fewer images is not comparable"
         )
+    require_writable(config.out, "--out")
     for name, path in progress(truths.items(), desc="score", unit="img"):
         alpha = read_alpha(path, max_pixels=config.max_pixels)
         pred_alpha = read_alpha(predicted[name], max_pixels=config.max_pixels)

@@ -11,6 +11,7 @@ import torch
 from config import ExportConfig, parse_cli
 from utils.checkpoint import DESCRIPTION, load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
+from utils.files import require_writable
 from utils.images import read_rgb
 from utils.inference import load_model, newest_best, predict_alpha
 from utils.synthetic import composite
@@ -22,6 +23,10 @@ LARGEST_DIFFERENCE = {"float16": 2e-2, "float32": 0.0}
 def main() -> int:
     config = parse_cli(ExportConfig, prog="export_inference.py", description=__doc__)
     checkpoint = config.checkpoint or newest_best()
+    for path in config.output:
+        if path.resolve() == checkpoint.resolve():
+            raise UserError(f"--output {path} is the checkpoint itself; choose another name")
+        require_writable(path.parent, "--output")
     reference = load_model(checkpoint)
     state = load_checkpoint(checkpoint)
     dtype = getattr(torch, config.dtype)
@@ -42,8 +47,8 @@ def main() -> int:
         if largest > LARGEST_DIFFERENCE[config.dtype]:
             path.unlink()
             raise UserError(
-                f"{path}: differs from the checkpoint by {largest:.1e}, more than {LARGEST_DIFFERENCE[config.dtype]:.0e}; "
-                "removed; export with --dtype float32"
+                f"{path}: removed, it differs from the checkpoint by {largest:.1e}, more than "
+                f"{LARGEST_DIFFERENCE[config.dtype]:.0e}; export with --dtype float32"
             )
     return 0
 

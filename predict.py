@@ -16,6 +16,7 @@ import numpy as np
 
 from config import PredictConfig, parse_cli
 from utils.errors import UserError, run_script
+from utils.files import require_writable
 from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
 from utils.inference import load_model, newest_best, predict_alpha
 from utils.progress import progress
@@ -40,6 +41,7 @@ def main() -> int:
         return 0
     checkpoint = config.checkpoint or newest_best()
     predictor = load_model(checkpoint, config.device, config.precision)
+    require_writable(config.output, "--output")
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
 
     failed, started = [], time.perf_counter()
@@ -48,7 +50,8 @@ def main() -> int:
             rgb = read_rgb(job.source, max_pixels=config.max_pixels)
             alpha = predict_alpha(predictor, rgb)
             for kind, path in job.targets.items():
-                write_image(path, render(kind, rgb, alpha))
+                if config.overwrite or not path.exists():
+                    write_image(path, render(kind, rgb, alpha))
         except UserError as error:
             failed.append(str(error))
     seconds = time.perf_counter() - started
@@ -82,8 +85,8 @@ def plan(config: PredictConfig) -> list[Job]:
     for given in config.inputs:
         if given.is_dir():
             root = given.resolve()
-            if output == root:
-                raise UserError(f"--output {config.output} is the input folder; choose another one")
+            if root.is_relative_to(output):
+                raise UserError(f"--output {config.output} is or holds the input folder {given}; choose another one")
             found = [path for path in list_images(given, recursive=True) if not path.resolve().is_relative_to(output)]
             if not found:
                 raise UserError(f"{given}: no images there ({', '.join(IMAGE_EXTENSIONS)})")

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from config import Config, parse_train
+from config import Config, EmbeddedConfig, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.datasets import EpochSampler, MattingDataset, Pair, check_pairs, find_pairs
@@ -29,7 +29,7 @@ from utils.optim import count_parameters, learning_rate_factor, parameter_groups
 from utils.plots import Preview, make_preview, save_curves, save_previews
 from utils.progress import progress
 from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
-from utils.synthetic import write_embedded
+from utils.synthetic import has_embedded, write_embedded
 from utils.teaching import train_teacher
 from utils.transforms import EvalTransform, Preprocess, TrainTransform
 
@@ -225,8 +225,9 @@ def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[S
 def find_data(config: Config) -> tuple[list[Pair], list[Pair]]:
     """Training and validation pairs, checked; the embedded data is made if it is not there."""
     data = config.data
-    if data.dataset.lower() == "embedded":
-        write_embedded(data.data_root)
+    if data.dataset.lower() == "embedded" and not has_embedded(data.data_root):
+        made = EmbeddedConfig()
+        write_embedded(data.data_root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
     pairs = [find_pairs(data.data_root, data.dataset, split) for split in ("train", "val")]
     for split in pairs:
         check_pairs(split, max_pixels=data.max_pixels)

@@ -4,6 +4,7 @@ Swin Transformer: Liu et al., "Hierarchical Vision Transformer using Shifted Win
 weights through timm. U-Net: Ronneberger et al., MICCAI 2015.
 """
 
+import re
 from pathlib import Path
 
 import timm
@@ -53,7 +54,7 @@ def build_backbone(
     timm_name, changes = BACKBONES[name]
     source = {} if backbone_weights is None else {"pretrained_cfg_overlay": {"file": str(backbone_weights)}}
     try:
-        return timm.create_model(
+        encoder = timm.create_model(
             timm_name,
             pretrained=pretrained or backbone_weights is not None,
             features_only=True,
@@ -64,6 +65,9 @@ def build_backbone(
             **changes,
             **source,
         )
+        if backbone_weights is not None:
+            _require_every_weight(encoder, backbone_weights)
+        return encoder
     except Exception as error:  # timm, huggingface_hub, safetensors and the socket layer each raise their own
         if not pretrained and backbone_weights is None:
             raise
@@ -71,6 +75,19 @@ def build_backbone(
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         message = f"backbone {name!r}: no ImageNet weights from {origin}: {type(error).__name__}: {reason}"
         raise PretrainedWeightsError(message) from error
+
+
+def _require_every_weight(encoder: nn.Module, path: Path) -> None:
+    """Raises KeyError if the file lacks a weight of the encoder: timm loads what fits and leaves the rest random."""
+    stored = set(timm.models.load_state_dict(str(path)))
+    if "layers.0.downsample.reduction.weight" in stored:  # Microsoft's files merge patches at the end of a stage
+        stored = {
+            re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", n) for n in stored
+        }
+    wanted = (name.replace("layers_", "layers.", 1) for name in encoder.state_dict())
+    missing = [name for name in wanted if name not in stored]
+    if missing:
+        raise KeyError(f"{len(missing)} weights are missing ({', '.join(missing[:3])}{', ...' * (len(missing) > 3)})")
 
 
 class Student(nn.Module):

@@ -87,9 +87,7 @@ def test_gradient_matches_two_dimensional_sobel() -> None:
     pred, alpha = random_alpha(1, 1, 9, 7), random_alpha(1, 1, 9, 7, seed=1)
     sobel_x = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
     p, a = one_image(pred, alpha)
-    expected = sum(
-        np.abs(correlate_2d(p, sobel) - correlate_2d(a, sobel)).mean() for sobel in (sobel_x, sobel_x.T)
-    )
+    expected = sum(np.abs(correlate_2d(p, sobel) - correlate_2d(a, sobel)).mean() for sobel in (sobel_x, sobel_x.T))
     assert gradient_loss(pred, alpha).item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -115,9 +113,7 @@ def reference_laplacian(pred: np.ndarray, alpha: np.ndarray, levels: int) -> flo
         last = len(rows) - 1
         return np.array(
             [
-                sum(
-                    2 * w * rows[min(max((i - m) // 2, 0), last)] for m, w in taps.items() if (i - m) % 2 == 0
-                )
+                sum(2 * w * rows[min(max((i - m) // 2, 0), last)] for m, w in taps.items() if (i - m) % 2 == 0)
                 for i in range(length)
             ]
         )
@@ -276,9 +272,7 @@ def test_error_weighs_wrong_pixels_by_their_rarity(wrong_pixels: int, weight: fl
     error_logits = torch.full_like(alpha, 1.0)
     if_wrong, if_right = math.log1p(math.exp(-1)), math.log1p(math.exp(1))
     right_pixels = 100 - wrong_pixels
-    expected = (weight * wrong_pixels * if_wrong + right_pixels * if_right) / (
-        weight * wrong_pixels + right_pixels
-    )
+    expected = (weight * wrong_pixels * if_wrong + right_pixels * if_right) / (weight * wrong_pixels + right_pixels)
     assert error_loss(error_logits, coarse_logits, alpha).item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -339,9 +333,7 @@ def test_gradients_match_finite_differences(size: tuple[int, int]) -> None:
     for loss in ALPHA_LOSSES:
         assert torch.autograd.gradcheck(loss, (pred, alpha))
     assert torch.autograd.gradcheck(structure_loss, (logits, alpha))
-    assert torch.autograd.gradcheck(
-        lambda error_logits: error_loss(error_logits, logits.detach(), alpha), (logits,)
-    )
+    assert torch.autograd.gradcheck(lambda error_logits: error_loss(error_logits, logits.detach(), alpha), (logits,))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

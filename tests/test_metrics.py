@@ -67,9 +67,7 @@ def reference_gradient(alpha: np.ndarray) -> np.ndarray:
     def gaussian(x: float) -> float:
         return math.exp(-(x**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
 
-    kernel_x = np.array(
-        [[gaussian(i) * -j * gaussian(j) / sigma**2 for j in range(-4, 5)] for i in range(-4, 5)]
-    )
+    kernel_x = np.array([[gaussian(i) * -j * gaussian(j) / sigma**2 for j in range(-4, 5)] for i in range(-4, 5)])
     assert np.linalg.norm(kernel_x) == pytest.approx(0.101768, abs=5e-7)
     kernel_x /= np.linalg.norm(kernel_x)
 
@@ -222,9 +220,7 @@ def test_only_the_region_counts(name: str) -> None:
     metric, (pred, target), region = METRICS[name].function, mattes(), random_region()
     inside, outside = metric(pred, target, region=region), metric(pred, target, region=~region)
     share = region.mean()
-    parts = (
-        inside + outside if METRICS[name].unit.startswith("sum") else share * inside + (1 - share) * outside
-    )
+    parts = inside + outside if METRICS[name].unit.startswith("sum") else share * inside + (1 - share) * outside
     assert parts == pytest.approx(metric(pred, target), rel=1e-10)
     assert 0 < inside != pytest.approx(metric(pred, target), rel=1e-3)
 

@@ -22,6 +22,7 @@ from models import (
     Routing,
     TSRMatte,
 )
+from models.layers import pad_to_multiple
 from models.refiner import CELL_PX
 from models.routing import refine_dense, refine_patches, refine_routed, select_patches
 from models.student import build_backbone
@@ -112,6 +113,16 @@ def test_padding_throws_no_pixel_away(make_network: Callable[..., TSRMatte]) -> 
     make_network().student(image)[0].square().sum().backward()
     used = image.grad.abs().sum(1)[0] > 0
     assert used.all()
+
+
+def test_padding_repeats_the_border_at_the_right_and_bottom() -> None:
+    x = torch.rand(1, 2, 33, 30)
+    padded_x = pad_to_multiple(x, 32)
+    assert padded_x.shape == (1, 2, 64, 32)
+    assert torch.equal(padded_x[..., :33, :30], x)
+    assert torch.equal(padded_x[..., 33:, :30], x[..., 32:, :].expand(1, 2, 31, 30))
+    assert torch.equal(padded_x[..., :33, 30:], x[..., 29:].expand(1, 2, 33, 2))
+    assert pad_to_multiple(x, 3)[..., 0].shape == (1, 2, 33)
 
 
 # ------------------------------------------------------------------------------------------------- the zero start

@@ -1,48 +1,30 @@
 """Writes the embedded data, procedural composites with exact alpha, and a contact sheet to judge them by.
 
-python -m tools.make_embedded --output data/embedded [--contact-sheet sheet.png]
+python -m tools.make_embedded [--output data/embedded] [--contact-sheet sheet.png]
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import tyro
-
-from utils.errors import UserError, run_script
-from utils.synthetic import write_embedded
-from utils.synthetic.sheet import contact_sheet
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to write and where."""
-
-    output: Path  # root of {train,val}/{im,gt}
-    train: int = 640  # pictures
-    val: int = 48  # pictures
-    seed: int = 0  # another seed is another set
-    long_side: tuple[int, int] = (320, 512)  # least and greatest longer side, pixels
-    workers: int | None = None  # processes; one a CPU core if not given
-    contact_sheet: Path | None = None  # PNG with the first pictures of both splits
+from config import EmbeddedConfig, parse_cli
+from utils.errors import run_script
+from utils.files import require_writable
+from utils.synthetic import contact_sheet, write_embedded
 
 
 def main() -> int:
-    options = tyro.cli(Options, description=__doc__)
-    if options.output.exists() and not options.output.is_dir():
-        raise UserError(f"--output {options.output} is a file: name a folder")
-    if options.contact_sheet and options.contact_sheet.suffix.lower() != ".png":
-        raise UserError(f"--contact-sheet {options.contact_sheet} must end in .png")
+    options = parse_cli(EmbeddedConfig, prog="python -m tools.make_embedded", description=__doc__)
+    require_writable(options.output, "--output")
     write_embedded(
         options.output,
         train=options.train,
         val=options.val,
-        seed=options.seed,
         long_side=options.long_side,
+        seed=options.seed,
         workers=options.workers,
     )
+    print(f"{options.train} + {options.val} pictures in {options.output}")
     if options.contact_sheet:
         options.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(options.output).save(options.contact_sheet)
+        print(f"contact sheet {options.contact_sheet}")
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
@@ -51,18 +51,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 described = (file.metadata() or {}).get("tsr_matte")
-                state = json.loads(described) if described else {}
+                state = dict(json.loads(described)) if described else {}
                 state["model"] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, not a file of plain tensors; it may hold code") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged or not a checkpoint ({reason})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    except Exception as error:  # readers of damaged files fail in as many ways as files are damaged
+        raise UserError(f"{path}: damaged or not a checkpoint ({describe_error(error)})") from error
+    weights = state.get("model") if isinstance(state, dict) else None
+    if not isinstance(weights, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of TSR-Matte ({FORMAT}); give --checkpoint a file of train.py's")
     return state
+
+
+def describe_error(error: Exception) -> str:
+    """Type and first line of an error, for a message of one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -71,7 +77,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     Raises:
         UserError: Names are missing or unexpected, or shapes differ; the message lists them.
     """
-    weights = {_unwrapped(name): tensor for name, tensor in weights.items()}
+    weights = {_unwrapped(name): tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
     wanted = network.state_dict()
     faults = {
         "missing": sorted(wanted.keys() - weights.keys()),

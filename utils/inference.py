@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models import MattingOutput, Routing, TSRMatte
-from utils.checkpoint import load_checkpoint, load_weights
+from utils.checkpoint import describe_error, load_checkpoint, load_weights
 from utils.errors import UserError
 from utils.transforms import Preprocess, to_tensor
 
@@ -52,6 +52,8 @@ def select_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise UserError(f"--device {name}: networks do not run there; use auto, cpu, cuda, cuda:N or mps")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -94,11 +96,12 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     torch_device = select_device(device)
     state = load_checkpoint(path)
     try:
-        network = TSRMatte(**state["network"])
+        # Whatever the file says, nothing is downloaded and no other file is read.
+        network = TSRMatte(**{**state["network"], "pretrained": False, "backbone_weights": None})
         preprocess = Preprocess(**state["preprocess"])
         routing = Routing(**state["routing"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its description does not fit this version ({error})") from error
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its description does not fit this version ({describe_error(error)})") from error
     load_weights(network, state["model"], path)
     return Predictor(network.eval().to(torch_device), preprocess, routing, torch_device, precision)
 

@@ -104,7 +104,7 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
     figure = Figure(figsize=(2.0 * len(columns), 1.0), dpi=110)
     grid = [preview.cells for preview in previews]
     # Each row takes the height its pictures need, so that nothing is surrounded by white.
-    heights = [row[0].shape[0] / row[0].shape[1] for row in grid]
+    heights = [min(2.0, max(0.1, row[0].shape[0] / row[0].shape[1])) for row in grid]  # no row without end
     figure.set_size_inches(2.0 * len(columns), 2.0 * sum(heights) + 0.14 * len(grid) + 0.55)
     total = figure.get_size_inches()[1]
     axes = figure.subplots(
@@ -113,7 +113,7 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.02 / total, top=1 - 0.5 / total)
     for row, line, preview in zip(axes, grid, previews, strict=True):
         for axis, picture in zip(row, line, strict=True):
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="lanczos", aspect="auto")
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
             axis.set_axis_off()
         row[4].text(
             0.02, 0.02, f"SAD {preview.sad:.2f}", transform=row[4].transAxes, fontsize=7, color="white",

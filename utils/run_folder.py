@@ -17,7 +17,7 @@ import torch
 import torchvision
 
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import require_writable, write_atomically
 
 
 class RunFolder:
@@ -40,10 +40,7 @@ class RunFolder:
             raise UserError(
                 f"--run-dir {path} holds a run already: continue it with --resume, or choose another folder"
             )
-        if path.exists() and not path.is_dir():
-            raise UserError(f"--run-dir {path} is a file; choose another folder")
-        write_atomically(path / ".writable", lambda file: None)  # now, not after the first epoch
-        (path / ".writable").unlink()
+        require_writable(path, "--run-dir")  # now, not after the first epoch
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file."""

@@ -1,7 +1,16 @@
 """The data that ships inside the program: procedural composites whose alpha is known exactly."""
 
 from utils.synthetic.composites import Composite, composite, recipe_name
-from utils.synthetic.embedded import MANIFEST, VAL_FIRST_INDEX, write_embedded
+from utils.synthetic.embedded import MANIFEST, VAL_FIRST_INDEX, has_embedded, write_embedded
 from utils.synthetic.sheet import contact_sheet
 
-__all__ = ["MANIFEST", "VAL_FIRST_INDEX", "Composite", "composite", "contact_sheet", "recipe_name", "write_embedded"]
+__all__ = [
+    "MANIFEST",
+    "VAL_FIRST_INDEX",
+    "Composite",
+    "composite",
+    "contact_sheet",
+    "has_embedded",
+    "recipe_name",
+    "write_embedded",
+]

@@ -26,10 +26,10 @@ ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3, 9 / 16)  # width over height
 def write_embedded(
     root: Path,
     *,
-    train: int = 640,
-    val: int = 48,
+    train: int,
+    val: int,
+    long_side: tuple[int, int],
     seed: int = 0,
-    long_side: tuple[int, int] = (320, 512),
     workers: int | None = None,
 ) -> None:
     """Writes the embedded data: root/{train,val}/im/NAME.jpg and gt/NAME.png, and root/manifest.json last of all.
@@ -63,6 +63,12 @@ def write_embedded(
         for _ in progress(run(write, jobs), total=len(jobs), desc="embedded data", unit="image", disable=not jobs):
             pass
     os.replace(started, manifest)
+
+
+def has_embedded(root: Path) -> bool:
+    """Whether complete embedded data of this `VERSION` lies at `root`, whatever its sizes and numbers."""
+    found = _read_json(root / MANIFEST)
+    return found is not None and found.get("version") == VERSION
 
 
 @contextmanager
