@@ -245,14 +245,14 @@ def demo() -> Config:
         data={"dataset": "embedded", "data_root": Path("data/embedded"), "image_size": 128},
         augment={"crop_scale": (0.6, 1.0)},  # few passes: closer to what is asked in the end
         optim={
-            "epochs": 9,
+            "epochs": 5,
             "batch_size": 8,
             "accumulation_steps": 1,
             "learning_rate": 2e-3,
             "backbone_learning_rate": 2e-3,  # from scratch: as fast as the rest
             "warmup_steps": 50,
         },
-        run={"precision": "fp32", "num_workers": 0, "validate_every": 3},  # two cores: workers would compete
+        run={"precision": "fp32", "num_workers": 0},  # on two cores, workers would compete
     )
 
 
@@ -369,7 +369,7 @@ class EmbeddedConfig:
     """tools/make_embedded.py, and what `train.py demo` makes where there is none: utils.synthetic.write_embedded."""
 
     output: Path = Path("data/embedded")  # train/ and val/, each with im/ and gt/, are made here
-    train: int = 960  # pictures
+    train: int = 1440  # pictures
     val: int = 48  # pictures
     long_side: tuple[int, int] = (240, 360)  # least and greatest longer side, px
     seed: int = 0  # another seed is another set
