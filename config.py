@@ -1,7 +1,7 @@
 """Every hyperparameter, once, with its unit and reason; presets; and the command lines made from them.
 
-A section holds the keyword arguments of one callee. A preset is a function that returns a `Config`. Nothing below the
-scripts sees these classes: the scripts unpack them.
+A section is the keyword arguments of one callee, where its docstring says so. A preset is a function that returns a
+`Config`. Nothing below the scripts sees these classes: the scripts unpack them.
 """
 
 import contextlib
@@ -19,6 +19,9 @@ import tyro
 Backbone = Literal["nano", "tiny", "small", "base", "base384", "large"]
 Precision = Literal["bf16", "fp16", "fp32"]
 T = TypeVar("T")
+
+RUNS = Path("checkpoints")  # runs are made here; scripts that are given no checkpoint look here
+MAX_PIXELS = 200_000_000  # 16384 x 12000 px; larger files are refused before they are decoded
 
 
 # ---------------------------------------------------------------------------------------------------- training
@@ -44,7 +47,8 @@ class RoutingConfig:
     """Which native-resolution patches are refined at inference: arguments of models.Routing."""
 
     patch_px: int = 64  # side of a patch at native resolution, even
-    error_threshold: float = 0.1  # refine a patch where the expected probability of an error reaches this
+    error_threshold: float = 0.1  # refine where the error score reaches this; the loss overweights errors up to 10 x,
+    # so 0.1 stands for a chance of 1 to 10 %
     dense_above: float = 0.5  # share of patches above which whole tiles cost less than patches with halos
     tile_px: int = 256  # side of those tiles
     batch_px: int = 524_288  # pixels refined at a time; bounds the memory
@@ -57,7 +61,8 @@ class TeacherConfig:
     teacher: Literal["cnn", "swin", "none"] = "cnn"  # what the student's features are pulled towards
     teacher_width: int = 32  # channels of the CNN at stride 2; 4x and 8x that at strides 8 and 16
     teacher_epochs: int = 5  # as an auto-encoder of mattes; a random frozen teacher teaches nothing
-    teacher_learning_rate: float = 1e-3  # AdamW; a small network from scratch
+    teacher_learning_rate: float = 1e-3  # peak, of AdamW; a small network from scratch
+    teacher_warmup_steps: int = 20  # from 0 to the peak
     teacher_checkpoint: Path | None = None  # take the teacher of an earlier run (its teacher.pth)
 
 
@@ -65,15 +70,15 @@ class TeacherConfig:
 class LossConfig:
     """Weights, used as written; 0 removes the term. Arguments of utils.losses.MattingLoss."""
 
-    l1: float = 1.0  # mean absolute alpha error
-    gradient: float = 1.0  # Sobel differences: sharp edges
-    laplacian: float = 0.5  # Laplacian pyramid: all scales
-    ssim: float = 0.25  # local structure; small, as it is large at first
-    structure: float = 1.0  # boundary-weighted BCE + IoU: finds the object early
-    coarse: float = 1.0  # of all of these on the coarse logits
-    refined: float = 1.0  # of all of these on the refined logits
-    alignment: float = 0.5  # student features towards the teacher's
-    error: float = 0.5  # where is the coarse alpha wrong: what routing reads
+    l1_weight: float = 1.0  # mean absolute alpha error
+    gradient_weight: float = 1.0  # Sobel differences: sharp edges
+    laplacian_weight: float = 0.5  # Laplacian pyramid: all scales
+    ssim_weight: float = 0.25  # local structure; small, as it is large at first
+    structure_weight: float = 1.0  # boundary-weighted BCE + IoU: finds the object early
+    coarse_weight: float = 1.0  # of all of these on the coarse logits
+    refined_weight: float = 1.0  # of all of these on the refined logits
+    alignment_weight: float = 0.5  # student features towards the teacher's
+    error_weight: float = 0.5  # where is the coarse alpha wrong: what routing reads
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class DataConfig:
     data_root: Path = Path("DIS5K")  # folder that holds it
     image_size: int = 1024  # px, side of the coarse stage's square input; a multiple of 32
     dilate_px: int = 0  # grow the true mattes by this radius in training (px at image_size; the dilation strategy)
-    max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class OptimConfig:
 class RunConfig:
     """Where and how the run happens."""
 
-    run_dir: Path = Path("checkpoints/tsr")  # everything the run writes
+    run_dir: Path = RUNS / "tsr"  # everything the run writes
     resume: bool = False  # continue the run in run_dir from its last checkpoint
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "bf16"  # of the networks' arithmetic; losses are always float32
@@ -125,6 +130,7 @@ class RunConfig:
     seed: int = 0  # of weights, order and augmentation
     validate_every: int = 1  # epochs
     previews: int = 6  # validation pictures drawn after each validation
+    log_every: int = 20  # steps between rows of log.csv; in between, the host never waits for the GPU
 
 
 @dataclass(frozen=True)
@@ -160,26 +166,40 @@ class Config:
             raise ValueError("--crop-scale: give two shares of the area, 0 < smallest <= largest <= 1")
         if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
             raise ValueError("--crop-ratio: give two ratios, 0 < smallest <= largest")
-        matte_terms = ("l1", "gradient", "laplacian", "ssim", "structure")
+        _require("at least 1", lambda v: v >= 1, model, "window_size", "refiner_blocks")
+        matte_terms = ("l1_weight", "gradient_weight", "laplacian_weight", "ssim_weight", "structure_weight")
         if all(getattr(self.loss, term) == 0 for term in matte_terms):
-            raise ValueError(f"every matte loss is switched off: give one of --{', --'.join(matte_terms)} a weight")
-        if self.loss.coarse == 0 and (self.loss.refined == 0 or not model.refiner):
-            raise ValueError("no output is supervised: give --coarse a weight, or --refined with a refiner")
+            raise ValueError("every matte loss is switched off: raise --structure-weight or --l1-weight")
+        loss = self.loss
+        if loss.coarse_weight == 0 and (loss.refined_weight == 0 or not model.refiner):
+            raise ValueError("no output is supervised: raise --coarse-weight, or --refined-weight with a refiner")
+        if model.refiner and loss.refined_weight == 0:
+            raise ValueError("--refined-weight 0 leaves the refiner untrained: add --no-refiner")
+        if model.refiner and loss.error_weight == 0:
+            raise ValueError("--error-weight 0 leaves routing without a guide: add --no-refiner, or raise it")
+        if self.teacher.teacher != "none" and loss.alignment_weight == 0:
+            raise ValueError("--alignment-weight 0 leaves the teacher without effect: add --teacher none")
+        tokens = data.image_size // 32
+        if tokens % model.window_size:
+            fitting = ", ".join(str(w) for w in range(2, min(tokens, 16) + 1) if tokens % w == 0) or "1"
+            raise ValueError(
+                f"--window-size {model.window_size} does not divide --image-size {data.image_size} / 32 = {tokens}: "
+                f"choose one of {fitting}, or another size"
+            )
         for flag, side in (("--patch-px", self.routing.patch_px), ("--tile-px", self.routing.tile_px)):
             if side % 2:
                 raise ValueError(f"{flag} {side}: must be even")
-        _require("at least 1", lambda v: v >= 1, model, "window_size", "refiner_blocks")
         _require("at least 1", lambda v: v >= 1, self.routing, "patch_px", "tile_px", "batch_px")
         _require("at least 1", lambda v: v >= 1, self.teacher, "teacher_width")
         _require("at least 1", lambda v: v >= 1, optim, "epochs", "batch_size", "accumulation_steps")
-        _require("at least 1", lambda v: v >= 1, run, "validate_every")
+        _require("at least 1", lambda v: v >= 1, run, "validate_every", "log_every")
         _require("at least 1", lambda v: v >= 1, data, "max_pixels")
         _require("above 0", lambda v: 0 < v < inf, optim, "learning_rate", "clip_norm")
         _require("above 0", lambda v: 0 < v < inf, self.teacher, "teacher_learning_rate")
         _require("0 or more", lambda v: 0 <= v < inf, optim, "backbone_learning_rate", "weight_decay", "warmup_steps")
         _require("0 or more", lambda v: 0 <= v < inf, self.loss, *(each.name for each in fields(self.loss)))
         _require("0 or more", lambda v: 0 <= v < inf, self.routing, "dense_above")
-        _require("0 or more", lambda v: v >= 0, self.teacher, "teacher_epochs")
+        _require("0 or more", lambda v: v >= 0, self.teacher, "teacher_epochs", "teacher_warmup_steps")
         _require("0 or more", lambda v: v >= 0, run, "num_workers", "previews", "seed")
         _require("0 or more", lambda v: v >= 0, data, "dilate_px")
         _require("from 0 to 1", lambda v: 0 <= v <= 1, self.routing, "error_threshold")
@@ -210,7 +230,9 @@ def tsr_large() -> Config:
 
 def baseline() -> Config:
     """Strategy 1 of the study: the Swin alone, no teacher, no refiner."""
-    return _changed(tsr(), preset="baseline", model={"refiner": False}, teacher={"teacher": "none"})
+    return _changed(
+        tsr(), preset="baseline", model={"refiner": False}, teacher={"teacher": "none"}, loss={"error_weight": 0.0}
+    )
 
 
 def dilation() -> Config:
@@ -223,7 +245,7 @@ def locator() -> Config:
     return _changed(
         baseline(),
         preset="locator",
-        loss={"l1": 0.0, "gradient": 0.0, "laplacian": 0.0, "ssim": 0.0, "structure": 1.0, "error": 0.0},
+        loss={"l1_weight": 0.0, "gradient_weight": 0.0, "laplacian_weight": 0.0, "ssim_weight": 0.0},
         data={"dataset": "COD10K", "data_root": Path("COD10K"), "image_size": 512},
     )
 
@@ -278,7 +300,7 @@ def _require(rule: str, holds: Callable[[float], bool], section: Any, *names: st
 def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Config:
     """The config under another name, with the named fields of its sections replaced."""
     changed = {name: replace(getattr(config, name), **values) for name, values in sections.items()}
-    run = replace(changed.get("run", config.run), run_dir=Path("checkpoints") / preset)
+    run = replace(changed.get("run", config.run), run_dir=RUNS / preset)
     return replace(config, preset=preset, **{**changed, "run": run})
 
 
@@ -289,7 +311,7 @@ def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Conf
 class EvalConfig:
     """eval.py."""
 
-    checkpoint: Path | None = None  # default: the newest best.pth below checkpoints/
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     data_root: Path = Path(".")  # folder that holds the benchmarks' datasets, or is one of them
     benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.datasets.BENCHMARKS
     predictions: Path | None = None  # score the mattes in this folder instead of running a model
@@ -298,7 +320,7 @@ class EvalConfig:
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
     num_workers: int = 2  # processes that read images
-    max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
@@ -317,13 +339,13 @@ class PredictConfig:
     """predict.py."""
 
     inputs: tyro.conf.Positional[tuple[Path, ...]] = (Path("test_data"),)  # images, or folders of them (nested too)
-    checkpoint: Path | None = None  # default: the newest best.pth below checkpoints/
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     output: Path = Path("test_results")  # folder for the results; the folders of the input are mirrored
     save: tuple[Literal["alpha", "cutout"], ...] = ("alpha", "cutout")  # grey PNG; RGBA PNG of the foreground
     overwrite: bool = False  # make results again that are already there
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
-    max_pixels: int = 200_000_000  # refuse larger files before decoding them (decompression bombs)
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
@@ -336,7 +358,7 @@ class PredictConfig:
 class ExportConfig:
     """export_inference.py."""
 
-    checkpoint: Path | None = None  # default: the newest best.pth below checkpoints/
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     output: tuple[Path, ...] = (Path("exports/tsr_matte.pth"), Path("exports/tsr_matte.safetensors"))  # by suffix
     dtype: Literal["float16", "float32"] = "float16"  # of the stored weights
     images: tuple[Path, ...] = ()  # compare on these photographs instead of on embedded ones

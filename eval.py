@@ -4,12 +4,13 @@ python eval.py --checkpoint P --data-root D --benchmarks DIS-TE1 HRS10K --out R
 python eval.py --predictions DIR --ground-truth DIR --out R
 """
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from config import EvalConfig, parse_cli
+from config import RUNS, EvalConfig, parse_cli
 from utils.datasets import check_pairs, find_benchmark
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, predictions, score_table, write_scores
@@ -31,7 +32,7 @@ def main() -> int:
 def score_model(config: EvalConfig) -> dict[str, Scores]:
     """Runs a checkpoint over the benchmarks; all of them are looked for before the first picture is predicted."""
     pairs = {name: find_benchmark(config.data_root, name) for name in config.benchmarks}
-    checkpoint = config.checkpoint or newest_best()
+    checkpoint = config.checkpoint or newest_best(RUNS)
     predictor = load_model(checkpoint, config.device, config.precision)
     require_writable(config.out, "--out")
     for each in pairs.values():
@@ -94,7 +95,7 @@ def by_name(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in list_images(folder, recursive=True):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if name in found:
             raise UserError(f"{path} and {found[name]} have the same name; keep one of them")
         found[name] = path

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from config import PredictConfig, parse_cli
+from config import RUNS, PredictConfig, parse_cli
 from utils.errors import UserError, run_script
 from utils.files import require_writable
 from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
@@ -39,7 +39,7 @@ def main() -> int:
         )
     if not pending:
         return 0
-    checkpoint = config.checkpoint or newest_best()
+    checkpoint = config.checkpoint or newest_best(RUNS)
     predictor = load_model(checkpoint, config.device, config.precision)
     require_writable(config.output, "--output")
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
@@ -95,7 +95,14 @@ def plan(config: PredictConfig) -> list[Job]:
             sources[given] = Path(given.name)
         else:
             raise UserError(f"{given.absolute()}: no such file or folder; usage: python predict.py INPUT [INPUT ...]")
-    return [Job(path, targets) for path, targets in name_targets(sources, config).items()]
+    jobs = [Job(path, targets) for path, targets in name_targets(sources, config).items()]
+    originals = {path.resolve() for path in sources}
+    for target in (target for job in jobs for target in job.targets.values()):
+        if target.resolve() in originals:
+            raise UserError(
+                f"--output {config.output}: the result {target} is one of the inputs; choose another folder"
+            )
+    return jobs
 
 
 def name_targets(sources: dict[Path, Path], config: PredictConfig) -> dict[Path, dict[str, Path]]:

@@ -5,9 +5,11 @@ python train.py [PRESET] [--flag value ...]      presets: tsr (default), tsr-tin
 python train.py ... --resume                     continues the run in --run-dir
 """
 
+import hashlib
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,13 @@ from tqdm import tqdm
 from config import Config, EmbeddedConfig, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.datasets import EpochSampler, MattingDataset, Pair, check_pairs, find_pairs
+from utils.datasets import EpochSampler, MattingDataset, Pair, Transform, check_pairs, find_pairs
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, predictions
 from utils.inference import Predictor, autocast, select_device, to_alpha
+from utils.layouts import DATASETS
 from utils.losses import MattingLoss
+from utils.metrics import sad
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 from utils.plots import Preview, make_preview, save_curves, save_previews
 from utils.progress import progress
@@ -33,14 +37,39 @@ from utils.synthetic import has_embedded, write_embedded
 from utils.teaching import train_teacher
 from utils.transforms import EvalTransform, Preprocess, TrainTransform
 
-LOG_EVERY_STEPS = 20
+
+@dataclass
+class Learner:
+    """What a step changes, and what a checkpoint therefore keeps."""
+
+    network: TSRMatte
+    teacher: MaskTeacher | None
+    alignment: FeatureAlignment | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def state(self) -> dict[str, Any]:
+        """Everything of a checkpoint that is not a number or a description; the frozen teacher has its own file."""
+        return {
+            "model": self.network.state_dict(),
+            "alignment": {} if self.alignment is None else self.alignment.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Takes over what `state` gave."""
+        load_weights(self.network, checkpoint["model"], path)
+        if self.alignment is not None:
+            load_weights(self.alignment, checkpoint["alignment"], path)
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
 
 
 def main() -> int:
     config = parse_train()
     run, optim = config.run, config.optim
     device = select_device(run.device)
-    train_pairs, val_pairs = find_data(config)
     folder = RunFolder(run.run_dir, resume=run.resume)
     checkpoint = load_checkpoint(folder.last) if run.resume else None
     if checkpoint:
@@ -48,73 +77,58 @@ def main() -> int:
         if checkpoint["epoch"] == optim.epochs:
             print(f"{folder.last}: all {optim.epochs} epochs are done; the best checkpoint is {folder.best}")
             return 0
+    train_pairs, val_pairs = find_data(config)
 
-    torch.manual_seed(run.seed)
     preprocess = Preprocess(image_size=config.data.image_size)
-    network = build_network(config, resuming=checkpoint is not None).to(device)
-    predictor = Predictor(network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
-    teacher = build_teacher(config, folder, device)
-    alignment = None if teacher is None else build_alignment(network, teacher).to(device)
-
+    learner = build_learner(config, folder, device)
+    predictor = Predictor(learner.network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
     transform = TrainTransform(preprocess, dilate_px=config.data.dilate_px, **asdict(config.augment))
     loader = make_loader(config, train_pairs, transform)
+    refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
+    matting_loss = MattingLoss(**asdict(replace(config.loss, refined_weight=refined_weight)))
     steps_per_epoch = -(-len(loader) // optim.accumulation_steps)
-    modules = {"backbone": network.student.encoder, "network": network, "alignment": alignment}
-    rates = {"backbone": optim.backbone_learning_rate, "network": optim.learning_rate, "alignment": optim.learning_rate}
-    optimizer = torch.optim.AdamW(parameter_groups(modules, rates, optim.weight_decay))
-    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    matting_loss = MattingLoss(**asdict(config.loss))
 
-    def state(epoch: int, step: int, best_sad: float) -> dict[str, Any]:
-        return {
-            **self_description(config, preprocess),
-            "model": network.state_dict(),
-            "alignment": {} if alignment is None else alignment.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-            "epoch": epoch,
-            "step": step,
-            "best_sad": best_sad,
-        }
-
+    first_epoch, step, best_sad, data = 0, 0, float("inf"), fingerprint(train_pairs, val_pairs)
     if checkpoint:
-        load_weights(network, checkpoint["model"], folder.last)
-        if alignment is not None:
-            load_weights(alignment, checkpoint["alignment"], folder.last)
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        scaler.load_state_dict(checkpoint["scaler"])
+        if checkpoint["data"] != data:
+            raise UserError(f"--resume: {folder.last} was trained on other pictures than {config.data.data_root} holds")
+        learner.restore(checkpoint, folder.last)
         first_epoch, step, best_sad = (checkpoint[key] for key in ("epoch", "step", "best_sad"))
-    else:
-        first_epoch, step, best_sad = 0, 0, float("inf")
+
+    def save(path: Path, epochs_done: int) -> None:
+        numbers = {"epoch": epochs_done, "step": step, "best_sad": best_sad, "data": data}
+        save_checkpoint(path, {**self_description(config, preprocess), **learner.state(), **numbers})
+
+    if not checkpoint:
         folder.write_json("config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
-        save_checkpoint(folder.last, state(first_epoch, step, best_sad))  # from here on, --resume continues
+        save(folder.last, 0)  # from here on, --resume continues
     log = Table(folder.path / "log.csv", keep_up_to=step)
     validation_log = Table(folder.path / "validation.csv", keep_up_to=step)
-    announce(config, device, network, teacher, len(train_pairs), len(val_pairs), steps_per_epoch)
-    if teacher is not None and not folder.teacher.exists():
-        fit_teacher(config, teacher, preprocess, train_pairs, val_pairs, folder, device)
+    announce(config, device, learner, len(train_pairs), len(val_pairs), steps_per_epoch)
+    if learner.teacher is not None and not folder.teacher.exists():
+        fit_teacher(config, learner.teacher, preprocess, train_pairs, val_pairs, folder, device)
 
     for epoch in range(first_epoch, optim.epochs):
         # Stochastic depth draws from this generator: a function of the epoch, so that a resumed epoch repeats it.
         torch.manual_seed(run.seed * 1_000_003 + epoch)
         loader.sampler.set_epoch(epoch)
+        total_steps = steps_per_epoch * optim.epochs
         step = train_one_epoch(
-            config, network, alignment, teacher, loader, matting_loss, optimizer, scaler, device, log, epoch, step,
-            total_steps=steps_per_epoch * optim.epochs,
-        )  # fmt: skip
+            config, learner, loader, matting_loss, log, epoch=epoch, step=step, total_steps=total_steps
+        )
         if (epoch + 1) % run.validate_every == 0 or epoch + 1 == optim.epochs:
             scores, coarse_sad, previews = validate(config, predictor, val_pairs)
-            sad = scores.mean["SAD"]
+            val_sad = scores.mean["SAD"]
             validation_log.append({"epoch": epoch + 1, "step": step, **scores.mean, "coarse_SAD": coarse_sad})
             tqdm.write(
-                f"epoch {epoch + 1}: validation SAD {sad:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
+                f"epoch {epoch + 1}: validation SAD {val_sad:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
                 f"{scores.constant_sad:.4f}), MSE {scores.mean['MSE']:.5f}, MAD {scores.mean['MAD']:.5f}"
             )
             draw(folder, epoch + 1, scores, previews)
-            if sad < best_sad:  # never true for a NaN
-                best_sad = sad
-                save_checkpoint(folder.best, state(epoch + 1, step, best_sad))
-        save_checkpoint(folder.last, state(epoch + 1, step, best_sad))
+            if val_sad < best_sad:  # never true for a NaN
+                best_sad = val_sad
+                save(folder.best, epoch + 1)
+        save(folder.last, epoch + 1)
     print(f"best validation SAD {best_sad:.4f}: {folder.best}")
     print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
     return 0
@@ -122,61 +136,65 @@ def main() -> int:
 
 def train_one_epoch(
     config: Config,
-    network: TSRMatte,
-    alignment: FeatureAlignment | None,
-    teacher: MaskTeacher | None,
+    learner: Learner,
     loader: DataLoader,
     matting_loss: MattingLoss,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
     log: Table,
+    *,
     epoch: int,
     step: int,
-    *,
     total_steps: int,
 ) -> int:
     """One pass over the training set; returns the number of optimiser steps done so far in the run."""
-    optim = config.optim
+    optim, network, teacher = config.optim, learner.network, learner.teacher
+    device = next(network.parameters()).device
+    parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
     network.train()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     images = len(loader.dataset)
     bar = progress(total=images, desc=f"epoch {epoch + 1}/{optim.epochs}", unit="img")
     batches = iter(loader)
-    done, meter, started = 0, [], time.perf_counter()
-    while group := list(islice(batches, optim.accumulation_steps)):  # the last one may be smaller, and is stepped too
-        rate = learning_rate_factor(step, warmup_steps=optim.warmup_steps, total_steps=total_steps)
-        set_learning_rate(optimizer, rate)
-        group_images = sum(len(batch.name) for batch in group)
-        for batch in group:
+    done, meter, gradients, started = 0, [], [], time.perf_counter()
+    while done < images:
+        factor = learning_rate_factor(step, warmup_steps=optim.warmup_steps, total_steps=total_steps)
+        set_learning_rate(learner.optimizer, factor)
+        group_images = min(optim.batch_size * optim.accumulation_steps, images - done)
+        names: list[str] = []
+        for batch in islice(batches, optim.accumulation_steps):  # the last group may be smaller, and is stepped too
             image, alpha = (t.to(device, non_blocking=True) for t in (batch.image, batch.alpha))
+            aligned = taught = ()
             with autocast(device, config.run.precision):
                 output = network(image)
-                aligned = taught = ()
                 if teacher is not None:
-                    aligned = alignment(output.features)
+                    aligned = learner.alignment(output.features)
                     with torch.no_grad():
                         taught = teacher(alpha)
             terms = matting_loss(output, alpha, aligned, taught)
             # Each image weighs the same in the step, whatever the size of its batch.
-            scaler.scale(terms["total"] * (len(batch.name) / group_images)).backward()
+            learner.scaler.scale(terms["total"] * (len(batch.name) / group_images)).backward()
             meter.append((batch.name, {name: term.detach() for name, term in terms.items()}))
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+            names += batch.name
+        learner.scaler.unscale_(learner.optimizer)
+        gradient_norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
+        if not learner.scaler.is_enabled():  # with it, an overflow is expected now and then, and the step left out
+            gradients.append((names, {"gradient_norm": gradient_norm.detach()}))
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+        learner.optimizer.zero_grad(set_to_none=True)
         step += 1
         done += group_images
         bar.update(group_images)
-        if step % LOG_EVERY_STEPS == 0 or done == images:  # the host waits for the device only here
-            means = mean_terms(meter)
+        if step % config.run.log_every == 0 or done == images:  # the host waits for the device only here
+            means = mean_terms(meter) | mean_terms(gradients)
             seconds, started = time.perf_counter() - started, time.perf_counter()
-            speed = sum(len(names) for names, _ in meter) / seconds
-            log.append({"step": step, "epoch": epoch + 1, "learning_rate": optim.learning_rate * rate,
-                        "images_per_second": round(speed, 2), **means})  # fmt: skip
-            bar.set_postfix(loss=f"{means['total']:.4f}", lr=f"{optim.learning_rate * rate:.2e}")
-            meter = []
+            row = {
+                "step": step,
+                "epoch": epoch + 1,
+                "learning_rate": optim.learning_rate * factor,
+                "images_per_second": round(sum(len(names) for names, _ in meter) / seconds, 2),
+            }
+            log.append({**row, **means})
+            bar.set_postfix(loss=f"{means['total']:.4f}", lr=f"{row['learning_rate']:.2e}")
+            meter, gradients = [], []
     bar.close()
     return step
 
@@ -185,15 +203,17 @@ def mean_terms(meter: list[tuple[list[str], dict[str, torch.Tensor]]]) -> dict[s
     """Means of the loss terms over some batches.
 
     Raises:
-        UserError: A total is not finite; the message names the files of the first such batch.
+        UserError: A value is not finite; the message names the files of the first such batch.
     """
+    if not meter:
+        return {}
     names = list(meter[0][1])
     values = torch.stack([torch.stack([terms[name] for name in names]) for _, terms in meter]).cpu()
     for (files, _), row in zip(meter, values, strict=True):
         if not torch.isfinite(row).all():
             bad = ", ".join(name for name, value in zip(names, row, strict=True) if not torch.isfinite(value))
             raise UserError(
-                f"the loss is not finite ({bad}) in the batch of {', '.join(files)}: look at these files, "
+                f"training is not finite ({bad}) in the batch of {', '.join(files)}: look at these files, "
                 "lower --learning-rate or use --precision fp32"
             )
     return dict(zip(names, values.mean(0).tolist(), strict=True))
@@ -201,22 +221,21 @@ def mean_terms(meter: list[tuple[list[str], dict[str, torch.Tensor]]]) -> dict[s
 
 @torch.inference_mode()
 def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[Scores, float, list[Preview]]:
-    """Scores at native resolution, exactly as eval.py does; also the coarse stage's SAD, and some pictures."""
+    """Scores at native resolution, with eval.py's code; also the coarse stage's SAD, and some pictures."""
     predictor.network.eval()
-    refined, coarse, previews = Scorer(), Scorer(("SAD",)), []
+    scorer, coarse_sad, previews = Scorer(), [], []
     shown = set(np.linspace(0, len(pairs) - 1, min(config.run.previews, len(pairs))).round().astype(int).tolist())
     read = predictions(
         predictor, pairs, num_workers=config.run.num_workers, max_pixels=config.data.max_pixels, title="validate"
     )
     for index, item in enumerate(read):
-        refined.add(item.name, item.pred_alpha("refined"), item.alpha)
-        coarse.add(item.name, item.pred_alpha("coarse"), item.alpha)
+        coarse_alpha, refined_alpha = item.pred_alpha("coarse"), item.pred_alpha("refined")
+        scorer.add(item.name, refined_alpha, item.alpha)
+        coarse_sad.append(sad(coarse_alpha, item.alpha))
         if index in shown:
             error = to_alpha(item.output.error_logits)
-            previews.append(
-                make_preview(item.rgb, item.alpha, item.pred_alpha("coarse"), error, item.pred_alpha("refined"))
-            )
-    return refined.result(), coarse.result().mean["SAD"], previews
+            previews.append(make_preview(item.rgb, item.alpha, coarse_alpha, error, refined_alpha))
+    return scorer.result(), float(np.mean(coarse_sad)), previews
 
 
 # -------------------------------------------------------------------------------------------- before the first step
@@ -229,9 +248,34 @@ def find_data(config: Config) -> tuple[list[Pair], list[Pair]]:
         made = EmbeddedConfig()
         write_embedded(data.data_root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
     pairs = [find_pairs(data.data_root, data.dataset, split) for split in ("train", "val")]
+    note = next((each.note for name, each in DATASETS.items() if name.lower() == data.dataset.lower()), "")
+    if note:
+        print(f"note on {data.dataset}: {note}")
     for split in pairs:
         check_pairs(split, max_pixels=data.max_pixels)
     return pairs[0], pairs[1]
+
+
+def fingerprint(train_pairs: list[Pair], val_pairs: list[Pair]) -> str:
+    """The names of all pairs as a short text: what a resume must find again, wherever it lies."""
+    names = "\n".join(pair.name for pair in (*train_pairs, *val_pairs))
+    return f"{len(train_pairs)} + {len(val_pairs)} {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+
+def build_learner(config: Config, folder: RunFolder, device: torch.device) -> Learner:
+    """Networks and optimiser at step 0."""
+    run, optim = config.run, config.optim
+    torch.manual_seed(run.seed)
+    network = build_network(config, resuming=run.resume).to(device)
+    teacher = build_teacher(config, folder, device)
+    alignment = None
+    if teacher is not None:
+        alignment = FeatureAlignment(network.student.feature_channels, teacher.channels).to(device)
+    modules = {"backbone": network.student.encoder, "network": network, "alignment": alignment}
+    rates = {"backbone": optim.backbone_learning_rate, "network": optim.learning_rate, "alignment": optim.learning_rate}
+    optimizer = torch.optim.AdamW(parameter_groups(modules, rates, optim.weight_decay))
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    return Learner(network, teacher, alignment, optimizer, scaler)
 
 
 def build_network(config: Config, *, resuming: bool) -> TSRMatte:
@@ -245,7 +289,7 @@ def build_network(config: Config, *, resuming: bool) -> TSRMatte:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
 
 
-def make_loader(config: Config, pairs: list[Pair], transform) -> DataLoader:
+def make_loader(config: Config, pairs: list[Pair], transform: Transform) -> DataLoader:
     """Batches of training samples; order and augmentation are functions of (seed, epoch, index)."""
     run = config.run
     dataset = MattingDataset(pairs, transform, seed=run.seed, max_pixels=config.data.max_pixels)
@@ -254,7 +298,8 @@ def make_loader(config: Config, pairs: list[Pair], transform) -> DataLoader:
         batch_size=config.optim.batch_size,
         sampler=EpochSampler(len(dataset), seed=run.seed),
         num_workers=run.num_workers,
-        pin_memory=torch.cuda.is_available(),
+        persistent_workers=run.num_workers > 0,
+        pin_memory=select_device(run.device).type == "cuda",
     )
 
 
@@ -266,9 +311,13 @@ def build_teacher(config: Config, folder: RunFolder, device: torch.device) -> Ma
     torch.manual_seed(config.run.seed + 1)  # the same teacher, however the network before it was made
     source = folder.teacher if folder.teacher.exists() else config.teacher.teacher_checkpoint
     if source is not None:
-        saved = load_checkpoint(source)
+        saved = load_checkpoint(source, "--teacher-checkpoint")
         if "teacher" not in saved:
             raise UserError(f"{source}: not a teacher; give --teacher-checkpoint the teacher.pth of a run")
+        if saved["teacher"]["kind"] != kind:
+            raise UserError(
+                f"{source}: a teacher of kind {saved['teacher']['kind']}, which contradicts --teacher {kind}"
+            )
         teacher = MaskTeacher(**saved["teacher"])
         load_weights(teacher, saved["model"], source)
         if source != folder.teacher:
@@ -282,11 +331,6 @@ def build_teacher(config: Config, folder: RunFolder, device: torch.device) -> Ma
         if weights.get("pretrained"):  # it has learnt to see already
             save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})
     return teacher.eval().requires_grad_(False).to(device)
-
-
-def build_alignment(network: TSRMatte, teacher: MaskTeacher) -> FeatureAlignment:
-    """Projections from the student's features to the teacher's."""
-    return FeatureAlignment(network.student.feature_channels, teacher.channels)
 
 
 def teacher_arguments(config: Config) -> dict[str, Any]:
@@ -315,6 +359,8 @@ def fit_teacher(
         width=config.teacher.teacher_width,
         epochs=config.teacher.teacher_epochs,
         learning_rate=config.teacher.teacher_learning_rate,
+        warmup_steps=config.teacher.teacher_warmup_steps,
+        clip_norm=config.optim.clip_norm,
         device=device,
         precision=config.run.precision,
         log=Table(table).append,
@@ -337,11 +383,11 @@ def self_description(config: Config, preprocess: Preprocess) -> dict[str, Any]:
 
 
 def announce(
-    config: Config, device: torch.device, network: TSRMatte, teacher: MaskTeacher | None, train_images: int,
-    val_images: int, steps_per_epoch: int,
-) -> None:  # fmt: skip
+    config: Config, device: torch.device, learner: Learner, train_images: int, val_images: int, steps_per_epoch: int
+) -> None:
     """Prints, once, what is going to happen."""
     data, model, optim, run = config.data, config.model, config.optim, config.run
+    network, teacher = learner.network, learner.teacher
     encoder, student = count_parameters(network.student.encoder), count_parameters(network.student)
     batch = optim.batch_size * optim.accumulation_steps
     for line in (

@@ -65,15 +65,17 @@ class Refiner(nn.Module):
         for block in self.blocks:  # each residual starts small: there is no normalisation to hold the variance
             block.mix.weight.data.mul_(0.1)
         nn.init.zeros_(self.last.weight)  # an untrained refiner changes nothing
-        sobel_x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-        self.register_buffer("sobel", torch.stack([sobel_x, sobel_x.T])[:, None], persistent=False)  # (2, 1, 3, 3)
         # Stem, blocks and last in cells, then the gradient map in pixels.
         self.halo_px = CELL_PX * (1 + InceptionBlock.margin_cells * blocks + 1) + 1
 
     def gradient_map(self, image: Tensor) -> Tensor:
         """Sobel magnitude of the channel mean, per pixel: (B, 3, H, W) to (B, 1, H - 2, W - 2)."""
-        edges = F.conv2d(image.mean(dim=1, keepdim=True), self.sobel.to(image.dtype))
-        return edges.square().sum(dim=1, keepdim=True).add(1e-12).sqrt()
+        # By differences and in float32: a convolution under autocast would round faint edges, thin hair, away.
+        grey = image.float().mean(dim=1, keepdim=True)
+        rows = (grey[..., :-2, :] + 2 * grey[..., 1:-1, :] + grey[..., 2:, :]) / 8
+        columns = (grey[..., :-2] + 2 * grey[..., 1:-1] + grey[..., 2:]) / 8
+        dx, dy = rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]
+        return (dx.square() + dy.square() + 1e-12).sqrt()
 
     def forward(self, image: Tensor, coarse_logits: Tensor) -> Tensor:
         """Predicts what to add to the coarse logits.

@@ -19,7 +19,7 @@ class Routing:
 
     Attributes:
         patch_px: Side of a patch at native resolution, even.
-        error_threshold: A patch is refined if the error probability reaches this anywhere in it.
+        error_threshold: A patch is refined if the error score, sigmoid(error_logits), reaches this anywhere in it.
         dense_above: Share of patches above which large tiles over everything cost less than patches with halos.
         tile_px: Side of those tiles.
         batch_px: Pixels, halos not counted, that are refined at a time; bounds the memory.
@@ -107,12 +107,16 @@ def refine_patches(
 def refine_routed(
     refiner: Refiner, image: Tensor, coarse_logits: Tensor, error_logits: Tensor, routing: Routing
 ) -> Tensor:
-    """Refines where an error is expected; refined_logits (B, 1, H, W) from tensors of that size. Memory is bounded."""
+    """Refines where an error is expected: refined_logits (B, 1, H, W) from tensors of that size.
+
+    Feature maps exist for `batch_px` pixels at a time; only images and logits have the full size.
+    """
     selected = select_patches(error_logits, routing.patch_px, routing.error_threshold)
     if selected.float().mean() <= routing.dense_above:
         return refine_patches(refiner, image, coarse_logits, selected, routing.patch_px, routing.batch_px)
-    # Same answer by larger tiles: only pixels of selected patches take the residual.
-    everything = torch.ones_like(select_patches(error_logits, routing.tile_px, 0.0))
-    dense = refine_patches(refiner, image, coarse_logits, everything, routing.tile_px, routing.batch_px)
+    # The same answer by larger tiles: all that hold a selected patch are refined, its pixels alone take the residual.
     pixels = selected.repeat_interleave(routing.patch_px, 1).repeat_interleave(routing.patch_px, 2)[:, None]
-    return torch.where(pixels[..., : image.shape[-2], : image.shape[-1]], dense, coarse_logits)
+    pixels = pixels[..., : image.shape[-2], : image.shape[-1]]
+    tiles = select_patches(torch.where(pixels, 1.0, -1.0), routing.tile_px, 0.5)
+    dense = refine_patches(refiner, image, coarse_logits, tiles, routing.tile_px, routing.batch_px)
+    return torch.where(pixels, dense, coarse_logits)

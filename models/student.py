@@ -35,16 +35,18 @@ def build_backbone(
     *,
     window_size: int,
     drop_path_rate: float = 0.0,
+    stages: tuple[int, ...] = (0, 1, 2, 3),
     pretrained: bool = False,
     backbone_weights: Path | None = None,
 ) -> nn.Module:
-    """A timm Swin that returns its feature maps at strides 4, 8, 16 and 32, each (B, h, w, C), for any input size.
+    """A timm Swin that returns the feature maps of its stages, each (B, h, w, C), for any input size.
 
     Args:
         name: A key of `BACKBONES`.
         window_size: Attention window in tokens, for every stage. Position biases of ImageNet weights are interpolated
             to it, so that the window can divide the feature maps (8 at 1024 px) instead of the input being shrunk.
         drop_path_rate: Stochastic depth of the last block; earlier blocks proportionally less.
+        stages: Which feature maps; 0, 1, 2, 3 have strides 4, 8, 16, 32. Stages behind the last one are left out.
         pretrained: Download ImageNet weights through timm.
         backbone_weights: Read them from this file instead (a timm state dict, .pth or .safetensors).
 
@@ -58,6 +60,7 @@ def build_backbone(
             timm_name,
             pretrained=pretrained or backbone_weights is not None,
             features_only=True,
+            out_indices=stages,
             window_size=window_size,
             drop_path_rate=drop_path_rate,
             strict_img_size=False,  # any input size; attention masks are made for it

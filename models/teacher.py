@@ -31,6 +31,7 @@ class CNNEncoder(nn.Module):
         )
 
     def forward(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, H, W) in [0, 1] to (B, 4 * width, H/8, W/8) and (B, 8 * width, H/16, W/16)."""
         f8 = self.to8(self.to4(self.to2(2 * alpha - 1)))
         return f8, self.to16(f8)
 
@@ -41,13 +42,14 @@ class SwinEncoder(nn.Module):
     def __init__(self, backbone: str, window_size: int, pretrained: bool, backbone_weights: Path | None):
         super().__init__()
         self.swin = build_backbone(
-            backbone, window_size=window_size, pretrained=pretrained, backbone_weights=backbone_weights
+            backbone, window_size=window_size, stages=(1, 2), pretrained=pretrained, backbone_weights=backbone_weights
         )
-        self.channels = tuple(self.swin.feature_info.channels()[1:3])
+        self.channels = tuple(self.swin.feature_info.channels())
 
     def forward(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, H, W) in [0, 1] to (B, C8, H/8, W/8) and (B, C16, H/16, W/16)."""
         grey = ((alpha - 0.45) / 0.226).expand(-1, 3, -1, -1)  # ImageNet's mean and deviation over the channels
-        _, f8, f16, _ = (f.permute(0, 3, 1, 2) for f in self.swin(grey))
+        f8, f16 = (f.permute(0, 3, 1, 2) for f in self.swin(grey))
         return f8, f16
 
 

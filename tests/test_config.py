@@ -94,7 +94,7 @@ def test_no_argument_is_the_whole_method() -> None:
 def test_the_three_strategies() -> None:
     tsr, baseline, dilation = (PRESETS[name]() for name in ("tsr", "baseline", "dilation"))
     assert not baseline.model.refiner and baseline.teacher.teacher == "none"
-    assert differences(tsr, baseline) == {"model.refiner", "teacher.teacher"}
+    assert differences(tsr, baseline) == {"model.refiner", "teacher.teacher", "loss.error_weight"}
     assert differences(baseline, dilation) == {"data.dilate_px"}
     assert dilation.data.dilate_px > 0
 
@@ -112,7 +112,8 @@ def test_the_locator_is_trained_by_the_structure_loss_only() -> None:
     config = PRESETS["locator"]()
     assert config.data.dataset == "COD10K" and not config.model.refiner
     logits = torch.zeros(1, 1, 8, 8)
-    terms = MattingLoss(**asdict(config.loss))(MattingOutput(logits, logits, logits, ()), torch.ones(1, 1, 8, 8))
+    loss = MattingLoss(**{**asdict(config.loss), "refined_weight": 0.0})  # as train.py does without a refiner
+    terms = loss(MattingOutput(logits, logits, logits, ()), torch.ones(1, 1, 8, 8))
     assert set(terms) == {"coarse_structure", "total"}
 
 
@@ -178,16 +179,16 @@ def test_default_benchmarks_exist() -> None:
 def test_flags_are_bare_field_names_of_all_sections() -> None:
     flags = (
         "--batch-size 3 --data-root /d --dataset custom --run-dir r --epochs 2 --device cpu --no-refiner "
-        "--teacher swin --l1 0.5 --patch-px 48 --crop-scale 0.5 0.9 --seed=7"
+        "--teacher swin --l1-weight 0.5 --patch-px 48 --crop-scale 0.5 0.9 --seed=7"
     )
     config = parse_train(["demo", *flags.split(" ")])
     assert (config.optim.batch_size, config.optim.epochs, config.run.seed) == (3, 2, 7)
     assert (config.data.data_root, config.data.dataset, config.run.run_dir) == (Path("/d"), "custom", Path("r"))
     assert (config.run.device, config.model.refiner, config.teacher.teacher) == ("cpu", False, "swin")
-    assert (config.loss.l1, config.routing.patch_px, config.augment.crop_scale) == (0.5, 48, (0.5, 0.9))
+    assert (config.loss.l1_weight, config.routing.patch_px, config.augment.crop_scale) == (0.5, 48, (0.5, 0.9))
     changed = {
         "optim.batch_size", "optim.epochs", "run.seed", "data.data_root", "data.dataset", "run.device", "model.refiner",
-        "teacher.teacher", "loss.l1", "routing.patch_px", "augment.crop_scale",
+        "teacher.teacher", "loss.l1_weight", "routing.patch_px", "augment.crop_scale",
     }  # fmt: skip
     assert differences(config, PRESETS["demo"]()) == changed
 

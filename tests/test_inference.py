@@ -218,6 +218,6 @@ def test_the_newest_best_checkpoint_is_the_default(tmp_path: Path, monkeypatch: 
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
     monkeypatch.chdir(tmp_path)
-    assert newest_best() == Path("checkpoints/newer/best.pth")
+    assert newest_best(Path("checkpoints")) == Path("checkpoints/newer/best.pth")
     with pytest.raises(UserError, match=r"--checkpoint"):
         newest_best(tmp_path / "nowhere")

@@ -116,7 +116,7 @@ def test_embedded_data_resumes_after_an_interruption(tmp_path: Path) -> None:
     lost = next((tmp_path / "train" / "gt").iterdir())
     content = lost.read_bytes()
     lost.unlink()
-    (tmp_path / "train" / "im" / ".0000001_fur.jpg.77.tmp").write_bytes(b"half a picture")
+    (tmp_path / "train" / "im" / ".77-140.tmp").write_bytes(b"half a picture")
     write_embedded(tmp_path, **SMALL)
     after = files(tmp_path)
     assert set(after) == set(before)

@@ -143,7 +143,7 @@ def test_accumulated_batches_equal_one_large_batch(monkeypatch, tmp_path, pictur
         run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0,
             "--batch-size", sizes[0], "--accumulation-steps", sizes[1],
             "--learning-rate", 1e-12, "--backbone-learning-rate", 0,  # the weights stay, the gradients are compared
-            "--error", 0,  # balances its classes over a batch, so it is no mean over images
+            "--error-weight", 1e-9,  # balances its classes over a batch, so it is no mean over images
             "--run-dir", tmp_path / name)  # fmt: skip
     large, small, single = (load_checkpoint(tmp_path / name / "last.pth") for name in ("large", "small", "single"))
     assert large["step"] == small["step"] == single["step"] == 2

@@ -39,14 +39,18 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(payload))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, flag: str = "--checkpoint") -> dict[str, Any]:
     """Reads a checkpoint onto the CPU. Nothing in the file is executed.
+
+    Args:
+        path: The file.
+        flag: What gave it, for the message.
 
     Raises:
         UserError: There is no such file, or it is damaged, holds code, or is not one of ours.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; train one (python train.py demo) or give --checkpoint FILE")
+        raise UserError(f"{path}: no such checkpoint; give {flag} a file that train.py wrote")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -61,7 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged or not a checkpoint ({describe_error(error)})") from error
     weights = state.get("model") if isinstance(state, dict) else None
     if not isinstance(weights, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of TSR-Matte ({FORMAT}); give --checkpoint a file of train.py's")
+        raise UserError(f"{path}: not a checkpoint of TSR-Matte ({FORMAT}); give {flag} a file that train.py wrote")
     return state
 
 

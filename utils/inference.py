@@ -26,14 +26,14 @@ class Predictor:
     Attributes:
         network: In eval mode where it predicts.
         preprocess: How photographs are fed to it.
-        routing: Which patches are refined.
+        routing: Which patches are refined; None refines everything.
         device: Where it runs.
         precision: "bf16", "fp16" or "fp32": arithmetic of the network; the alpha is always float32.
     """
 
     network: TSRMatte
     preprocess: Preprocess
-    routing: Routing
+    routing: Routing | None
     device: torch.device
     precision: str = "fp32"
 
@@ -58,6 +58,8 @@ def select_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not usable here; use --device cpu or cuda") from error
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is what it says; bf16 is the fast mode
     return device
 
 
@@ -67,8 +69,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def newest_best(folder: Path = Path("checkpoints")) -> Path:
-    """The newest best.pth of the runs below `folder`.
+def newest_best(folder: Path) -> Path:
+    """The newest best.pth of the runs in `folder`.
 
     Raises:
         UserError: There is none.
@@ -95,6 +97,8 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     path = Path(path)
     torch_device = select_device(device)
     state = load_checkpoint(path)
+    if "network" not in state:
+        raise UserError(f"{path}: holds a teacher, which takes no part in inference; give the best.pth of its folder")
     try:
         # Whatever the file says, nothing is downloaded and no other file is read.
         network = TSRMatte(**{**state["network"], "pretrained": False, "backbone_weights": None})
@@ -117,6 +121,9 @@ def predict(predictor: Predictor, rgb: np.ndarray) -> MattingOutput:
     Returns:
         Logits (1, 1, H, W), float32, at the photograph's own resolution.
     """
+    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3, (
+        f"uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}"
+    )
     pixels = to_tensor(rgb).to(predictor.device)
     image, native = (make(pixels)[None] for make in (predictor.preprocess.coarse, predictor.preprocess.normalise))
     with autocast(predictor.device, predictor.precision):

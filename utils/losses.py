@@ -101,8 +101,7 @@ def l1_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
 def gradient_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     """L1 between the Sobel derivatives of both mattes: mean of |dx(p) - dx(a)| + |dy(p) - dy(a)|.
 
-    The Sobel kernels are divided by 8, so a ramp of slope s alpha per pixel has the derivative s. The filters
-    are
+    The Sobel kernels are divided by 8, so a ramp of slope s alpha per pixel has the derivative s. The filters are
     linear: the derivative of the difference is the difference of the derivatives, at half the cost.
 
     Args:
@@ -287,25 +286,25 @@ class MattingLoss:
         ValueError: a weight is negative or not finite, or all terms are removed.
     """
 
-    l1: float
-    gradient: float
-    laplacian: float
-    ssim: float
-    structure: float
-    coarse: float
-    refined: float
-    alignment: float
-    error: float
+    l1_weight: float
+    gradient_weight: float
+    laplacian_weight: float
+    ssim_weight: float
+    structure_weight: float
+    coarse_weight: float
+    refined_weight: float
+    alignment_weight: float
+    error_weight: float
 
     def __post_init__(self) -> None:
         for field in fields(self):
             weight = getattr(self, field.name)
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"loss weight {field.name} must be a finite number >= 0, got {weight}")
-        alpha_terms = (self.coarse or self.refined) and (
-            self.l1 or self.gradient or self.laplacian or self.ssim or self.structure
+        alpha_terms = (self.coarse_weight or self.refined_weight) and (
+            self.l1_weight or self.gradient_weight or self.laplacian_weight or self.ssim_weight or self.structure_weight
         )
-        if not (alpha_terms or self.alignment or self.error):
+        if not (alpha_terms or self.alignment_weight or self.error_weight):
             raise ValueError("all loss weights are 0: there is nothing to train")
 
     def __call__(
@@ -318,8 +317,8 @@ class MattingLoss:
         """Computes the terms.
 
         Args:
-            output: logits (B, 1, H, W). Where `refined_logits` is the very tensor `coarse_logits` (no refiner
-                ran) the refined terms are skipped, since they would count the coarse ones twice.
+            output: logits (B, 1, H, W). For a network without a refiner, whose refined logits are the coarse ones, set
+                `refined_weight` to 0, or they count twice.
             alpha: (B, 1, H, W) in [0, 1].
             student_features: what the alignment compares, projected to the teacher's shapes. Without any, no
                 alignment term.
@@ -330,14 +329,14 @@ class MattingLoss:
             are computed, and `total`, their sum.
         """
         terms: dict[str, Tensor] = {}
-        if self.coarse:
-            terms |= self._alpha_terms("coarse", self.coarse, output.coarse_logits, alpha)
-        if self.refined and output.refined_logits is not output.coarse_logits:
-            terms |= self._alpha_terms("refined", self.refined, output.refined_logits, alpha)
-        if self.alignment and (student_features or teacher_features):
-            terms["alignment"] = self.alignment * alignment_loss(student_features, teacher_features)
-        if self.error:
-            terms["error"] = self.error * error_loss(output.error_logits, output.coarse_logits, alpha)
+        if self.coarse_weight:
+            terms |= self._alpha_terms("coarse", self.coarse_weight, output.coarse_logits, alpha)
+        if self.refined_weight:
+            terms |= self._alpha_terms("refined", self.refined_weight, output.refined_logits, alpha)
+        if self.alignment_weight and (student_features or teacher_features):
+            terms["alignment"] = self.alignment_weight * alignment_loss(student_features, teacher_features)
+        if self.error_weight:
+            terms["error"] = self.error_weight * error_loss(output.error_logits, output.coarse_logits, alpha)
         if not terms:
             raise ValueError("no loss term is left: the weights ask only for parts this model does not have")
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
@@ -345,14 +344,14 @@ class MattingLoss:
     def _alpha_terms(self, stage: str, stage_weight: float, logits: Tensor, alpha: Tensor) -> dict[str, Tensor]:
         pred_alpha = _full_precision(logits).sigmoid()  # float32: in bf16 an alpha near 1 has steps of 1/256
         terms: dict[str, Tensor] = {}
-        if self.l1:
-            terms["l1"] = self.l1 * l1_loss(pred_alpha, alpha)
-        if self.gradient:
-            terms["gradient"] = self.gradient * gradient_loss(pred_alpha, alpha)
-        if self.laplacian:
-            terms["laplacian"] = self.laplacian * laplacian_loss(pred_alpha, alpha)
-        if self.ssim:
-            terms["ssim"] = self.ssim * ssim_loss(pred_alpha, alpha)
-        if self.structure:
-            terms["structure"] = self.structure * structure_loss(logits, alpha)
+        if self.l1_weight:
+            terms["l1"] = self.l1_weight * l1_loss(pred_alpha, alpha)
+        if self.gradient_weight:
+            terms["gradient"] = self.gradient_weight * gradient_loss(pred_alpha, alpha)
+        if self.laplacian_weight:
+            terms["laplacian"] = self.laplacian_weight * laplacian_loss(pred_alpha, alpha)
+        if self.ssim_weight:
+            terms["ssim"] = self.ssim_weight * ssim_loss(pred_alpha, alpha)
+        if self.structure_weight:
+            terms["structure"] = self.structure_weight * structure_loss(logits, alpha)
         return {f"{stage}_{name}": stage_weight * term for name, term in terms.items()}

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.files import write_atomically
+from utils.images import quantise
 
 INK, GRID = "#333333", "#dddddd"
 COARSE, REFINED, REFERENCE = "#b8860b", "#1f6f8b", "#999999"
@@ -38,10 +39,10 @@ def make_preview(
         refined_alpha: Of the refiner.
     """
     difference = np.abs(refined_alpha - alpha)
-    heat = cv2.applyColorMap(_level(difference), cv2.COLORMAP_INFERNO)[..., ::-1]
+    heat = cv2.applyColorMap(quantise(difference), cv2.COLORMAP_INFERNO)[..., ::-1]
     matte = refined_alpha[..., None]
     on_green = np.rint(matte * rgb + (1 - matte) * np.array(GREEN, np.float32)).astype(np.uint8)
-    true, coarse, expected, refined = (_level(a) for a in (alpha, coarse_alpha, error, refined_alpha))
+    true, coarse, expected, refined = (quantise(a) for a in (alpha, coarse_alpha, error, refined_alpha))
     cells = [_shrunk(cell) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
     return Preview(cells, float(difference.sum(dtype=np.float64)) / 1000)
 
@@ -123,10 +124,6 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
         axis.set_title(column, fontsize=8, color=INK, pad=3)
     figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
     _write(path, figure)
-
-
-def _level(alpha: np.ndarray) -> np.ndarray:
-    return np.rint(255 * np.clip(alpha, 0, 1)).astype(np.uint8)
 
 
 def _shrunk(picture: np.ndarray, side_px: int = 480) -> np.ndarray:

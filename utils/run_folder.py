@@ -6,6 +6,7 @@ validation.csv  a row a validation               best.pth      the same, at the 
 teacher.csv   reconstruction error an epoch      curves.png, previews/epoch_*.png
 """
 
+import io
 import json
 import platform
 from pathlib import Path
@@ -19,6 +20,8 @@ import torchvision
 from utils.errors import UserError
 from utils.files import require_writable, write_atomically
 
+BEFORE_FIRST_CHECKPOINT = {"config.json", "teacher.pth"}
+
 
 class RunFolder:
     """Opens a run's folder.
@@ -28,7 +31,7 @@ class RunFolder:
         resume: Continue the run that is there; otherwise it must not exist or be empty.
 
     Raises:
-        UserError: There is a run already, or none to resume, or the folder cannot be written.
+        UserError: There is a run already, or none to resume, or other files, or the folder cannot be written.
     """
 
     def __init__(self, path: Path, *, resume: bool):
@@ -36,9 +39,16 @@ class RunFolder:
         self.last, self.best, self.teacher = path / "last.pth", path / "best.pth", path / "teacher.pth"
         if resume and not self.last.exists():
             raise UserError(f"--resume: no checkpoint {self.last}; start the run without --resume")
-        if not resume and path.is_dir() and any(path.iterdir()):
+        if not resume and self.last.exists():
             raise UserError(
                 f"--run-dir {path} holds a run already: continue it with --resume, or choose another folder"
+            )
+        # What a run leaves that was killed before its first checkpoint does not stand in the way.
+        contents = list(path.iterdir()) if path.is_dir() else []
+        foreign = [each for each in contents if each.suffix != ".tmp" and each.name not in BEFORE_FIRST_CHECKPOINT]
+        if not resume and foreign:
+            raise UserError(
+                f"--run-dir {path} is not empty ({foreign[0].name}) and holds no run; choose another folder"
             )
         require_writable(path, "--run-dir")  # now, not after the first epoch
 
@@ -60,12 +70,17 @@ class Table:
     def __init__(self, path: Path, keep_up_to: int | None = None):
         self.path = path
         self.columns: list[str] | None = None
-        if path.exists():
-            table = pd.read_csv(path)
+        if not path.exists():
+            return
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a killed run may have left half a row
+        if whole:
+            table = pd.read_csv(io.StringIO(whole))
             self.columns = list(table.columns)
             if keep_up_to is not None and (table["step"] > keep_up_to).any():
-                kept = table[table["step"] <= keep_up_to].to_csv(index=False)
-                write_atomically(path, lambda file: file.write(kept.encode()))
+                whole = table[table["step"] <= keep_up_to].to_csv(index=False)
+        if whole != text:
+            write_atomically(path, lambda file: file.write(whole.encode()))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds one row at the end of the file."""

@@ -16,8 +16,6 @@ from utils.losses import l1_loss
 from utils.optim import learning_rate_factor, set_learning_rate
 from utils.progress import progress
 
-WARMUP_STEPS = 20
-
 
 def train_teacher(
     teacher: MaskTeacher,
@@ -27,6 +25,8 @@ def train_teacher(
     width: int,
     epochs: int,
     learning_rate: float,
+    warmup_steps: int,
+    clip_norm: float,
     device: torch.device,
     precision: str,
     log: Callable[[dict[str, Any]], None],
@@ -40,6 +40,8 @@ def train_teacher(
         width: Channels of the decoder's last layer; more towards the depth.
         epochs: Passes over the training samples.
         learning_rate: Peak, of AdamW.
+        warmup_steps: Steps from 0 to the peak.
+        clip_norm: Largest gradient norm.
         device: Where the teacher is.
         precision: "bf16" or "fp32"; "fp16" is run as fp32, there is no loss scaling here.
         log: Gets a row an epoch: epoch, step, reconstruction_MAD (mean absolute error, alpha in [0, 1]).
@@ -53,14 +55,14 @@ def train_teacher(
         loader.sampler.set_epoch(epoch)
         teacher.train()
         for batch in progress(loader, desc=f"teacher {epoch + 1}/{epochs}", unit="batch"):
-            set_learning_rate(optimizer, learning_rate_factor(step, warmup_steps=WARMUP_STEPS, total_steps=total_steps))
+            set_learning_rate(optimizer, learning_rate_factor(step, warmup_steps=warmup_steps, total_steps=total_steps))
             alpha = batch.alpha.to(device, non_blocking=True)
             with autocast(device, precision):
                 logits = decoder(teacher(alpha), alpha.shape[-2:])
             loss = F.binary_cross_entropy_with_logits(logits, alpha) + l1_loss(logits.sigmoid(), alpha)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, max_norm=1.0)
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
             optimizer.step()
             step += 1
         error = reconstruction_error(teacher, decoder, held_out, device)

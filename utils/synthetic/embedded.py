@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.progress import progress
 from utils.synthetic.composites import composite, recipe_name
 from utils.synthetic.subjects import RECIPES
@@ -20,6 +22,8 @@ from utils.synthetic.subjects import RECIPES
 VERSION = 4  # of the pictures: raise it with every change of what any seed draws
 VAL_FIRST_INDEX = 1_000_000  # validation pictures are numbered from here on: no seed shares one with training
 MANIFEST = "manifest.json"
+_PICTURE = re.compile(rf"\d{{7}}_({'|'.join(RECIPES)})\.(jpg|png)")
+_UNFINISHED = re.compile(r"\.\d+-\d+\.tmp")  # what utils.files.write_atomically leaves when it is killed
 ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3, 9 / 16)  # width over height
 
 
@@ -59,7 +63,7 @@ def write_embedded(
     jobs += [("val", index) for index in range(VAL_FIRST_INDEX, VAL_FIRST_INDEX + val)]
     jobs = [(split, index) for split, index in jobs if not all(path.exists() for path in _paths(root, split, index))]
     write = partial(_write_pair, root, seed, long_side)
-    with _pool(workers or len(os.sched_getaffinity(0)), len(jobs)) as run:
+    with _pool(workers or _cores(), len(jobs)) as run:
         for _ in progress(run(write, jobs), total=len(jobs), desc="embedded data", unit="image", disable=not jobs):
             pass
     os.replace(started, manifest)
@@ -69,6 +73,11 @@ def has_embedded(root: Path) -> bool:
     """Whether complete embedded data of this `VERSION` lies at `root`, whatever its sizes and numbers."""
     found = _read_json(root / MANIFEST)
     return found is not None and found.get("version") == VERSION
+
+
+def _cores() -> int:
+    """CPU cores this process may use; macOS does not tell, and has them all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -94,9 +103,8 @@ def _write_pair(root: Path, seed: int, long_side: tuple[int, int], job: tuple[st
         (image_path, picture.rgb, {"format": "JPEG", "quality": 95, "subsampling": 0}),
         (alpha_path, picture.alpha, {"format": "PNG"}),
     ):
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        Image.fromarray(pixels).save(unfinished, **options)
-        os.replace(unfinished, path)
+        image = Image.fromarray(pixels)
+        write_atomically(path, lambda file, image=image, options=options: image.save(file, **options))
 
 
 def _paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
@@ -105,14 +113,22 @@ def _paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
 
 
 def _clear(root: Path, *, everything: bool) -> None:
-    """Removes unfinished files and, where they are of other parameters, the pictures; nobody else's files."""
-    for folder in ("train/im", "train/gt", "val/im", "val/gt"):
-        for path in (root / folder).glob("*"):
-            ours = path.stem.split("_")[-1] in RECIPES and path.stem[:7].isdigit()
-            if path.suffix == ".tmp" or (everything and ours):
-                path.unlink()
-            elif not ours:
-                raise UserError(f"{path} is no picture of the embedded data: choose another --output folder")
+    """Removes unfinished files and, where they are of other parameters, the pictures; nobody else's files.
+
+    Raises:
+        UserError: there are files that this program did not write; nothing was removed.
+    """
+    folders = [root / folder for folder in ("train/im", "train/gt", "val/im", "val/gt")]
+    found = [path for folder in folders if folder.exists() for path in folder.iterdir()]
+    for path in found:
+        if not (_PICTURE.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)):
+            raise UserError(
+                f"{root} holds files that are not the embedded data's ({path.name}): for your own photographs "
+                "add --dataset custom, or choose another folder"
+            )
+    for path in found:
+        if everything or _UNFINISHED.fullmatch(path.name):
+            path.unlink()
 
 
 def _read_json(path: Path) -> dict | None:
