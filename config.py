@@ -405,6 +405,26 @@ class EmbeddedConfig:
         _require("at least 1", lambda v: v >= 1, self, "train", "val")
 
 
+@dataclass(frozen=True)
+class PreviewConfig:
+    """tools/preview.py."""
+
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    dataset: str = "embedded"  # a name of utils.layouts.DATASETS
+    data_root: Path = Path("data/embedded")  # folder that holds it
+    split: str = "val"  # a split of it
+    images: int = 5  # pictures, evenly spaced over the split
+    output: Path = Path("preview.png")  # .png or .jpg
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if self.output.suffix not in {".png", ".jpg"}:
+            raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
+        _require("at least 1", lambda v: v >= 1, self, "images", "max_pixels")
+
+
 # ---------------------------------------------------------------------------------------------------- command lines
 
 

@@ -24,7 +24,7 @@ from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routin
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.datasets import EpochSampler, MattingDataset, Pair, Transform, check_pairs, find_pairs
 from utils.errors import UserError, run_script
-from utils.evaluation import Scorer, Scores, predictions
+from utils.evaluation import Scorer, Scores, evenly_spaced, predictions
 from utils.inference import Predictor, autocast, select_device, to_alpha
 from utils.layouts import DATASETS
 from utils.losses import MattingLoss
@@ -224,15 +224,15 @@ def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[S
     """Scores at native resolution, with eval.py's code; also the coarse stage's SAD, and some pictures."""
     predictor.network.eval()
     scorer, coarse_sad, previews = Scorer(), [], []
-    shown = set(np.linspace(0, len(pairs) - 1, min(config.run.previews, len(pairs))).round().astype(int).tolist())
+    shown = {pair.name for pair in evenly_spaced(pairs, config.run.previews)}
     read = predictions(
         predictor, pairs, num_workers=config.run.num_workers, max_pixels=config.data.max_pixels, title="validate"
     )
-    for index, item in enumerate(read):
+    for item in read:
         coarse_alpha, refined_alpha = item.pred_alpha("coarse"), item.pred_alpha("refined")
         scorer.add(item.name, refined_alpha, item.alpha)
         coarse_sad.append(sad(coarse_alpha, item.alpha))
-        if index in shown:
+        if item.name in shown:
             error = to_alpha(item.output.error_logits)
             previews.append(make_preview(item.rgb, item.alpha, coarse_alpha, error, refined_alpha))
     return scorer.result(), float(np.mean(coarse_sad)), previews

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,3 +139,10 @@ def test_the_top_level_holds_the_agreed_files_only() -> None:
 @pytest.mark.parametrize("name", ["misc", "common", "helpers", "util", "tools"])
 def test_no_module_is_a_drawer_for_everything(name: str) -> None:
     assert not any(path.stem == name for path in modules("utils") + modules("models"))
+
+
+def test_the_readme_shows_what_is_there() -> None:
+    text = (ROOT / "README.md").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+    assert not re.findall(r"@[A-Z]+@", text), "a placeholder"

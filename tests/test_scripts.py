@@ -407,3 +407,13 @@ def test_an_export_that_differs_is_removed(
     finished = run(export_inference.main, "--checkpoint", checkpoint, "--output", "m.pth", "--images", "a.png")
     assert finished.status == 2 and "m.pth" in finished.err
     assert not Path("m.pth").exists()
+
+
+def test_an_input_is_never_the_place_of_a_result(
+    refused: Callable[..., str], make_pair: Callable, tmp_path: Path, checkpoint: Path
+) -> None:
+    write_photographs(tmp_path, make_pair, ["a.png", "a_alpha.png"])
+    before = (tmp_path / "a_alpha.png").read_bytes()
+    given = (tmp_path / "a.png", tmp_path / "a_alpha.png", "--checkpoint", checkpoint, "--output", tmp_path)
+    assert "one of the inputs" in refused(predict_script.main, *given, "--overwrite")
+    assert (tmp_path / "a_alpha.png").read_bytes() == before

@@ -186,3 +186,15 @@ def test_contact_sheet_shows_picture_alpha_and_cut_out(tmp_path: Path) -> None:
     write_embedded(tmp_path, **SMALL)
     sheet = contact_sheet(tmp_path, count=5, columns=2, tile_px=48)
     assert sheet.size == (2 * 3 * 48, 3 * 48)
+
+
+def test_nobody_elses_files_are_removed(tmp_path: Path) -> None:
+    """`train.py demo --data-root my_photos`, where --dataset custom was forgotten."""
+    mine = tmp_path / "train" / "im"
+    mine.mkdir(parents=True)
+    for name in ("notes.tmp", "0000001_fur.jpg"):
+        (mine / name).write_bytes(b"mine")
+    with pytest.raises(UserError, match="--dataset custom"):
+        write_embedded(tmp_path, **SMALL)
+    assert sorted(path.name for path in mine.iterdir()) == ["0000001_fur.jpg", "notes.tmp"]
+    assert not (tmp_path / "val").exists()

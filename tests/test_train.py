@@ -238,3 +238,98 @@ def test_sizes_that_differ_stop_before_anything_is_made(monkeypatch, tmp_path, p
     with pytest.raises(UserError, match=victim.stem):
         run(monkeypatch, "--data-root", root, "--dataset", "custom", "--run-dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_four_real_photographs_are_learnt_by_heart(monkeypatch, tmp_path):
+    """The same on photographs, at the default routing."""
+    source = Path(__file__).parents[2] / "shared" / "data" / "real" / "train"
+    if not source.is_dir():
+        pytest.skip(f"no real photographs at {source}")
+    names = ["leaf_train_830", "leaf_train_344", "davis_blackswan_00000", "davis_car-shadow_00014"]
+    for split in ("train", "val"):
+        for folder, suffix, mode in (("im", ".jpg", "RGB"), ("gt", ".png", "L")):
+            (tmp_path / "data" / split / folder).mkdir(parents=True)
+            for name in names:
+                with Image.open(source / folder / f"{name}{suffix}") as image:
+                    small = image.convert(mode).resize((96, 64), Image.Resampling.BOX)
+                small.save(tmp_path / "data" / split / folder / f"{name}.png")
+    run(monkeypatch, "--dataset", "custom", "--data-root", tmp_path / "data", "--run-dir", tmp_path / "run",
+        "--epochs", 150, "--batch-size", 4, "--learning-rate", 3e-3, "--backbone-learning-rate", 3e-3,
+        "--flip-probability", 0, "--crop-scale", 1, 1, "--crop-ratio", 1, 1, "--brightness", 0, "--contrast", 0,
+        "--saturation", 0, "--validate-every", 150, "--teacher-epochs", 10)  # fmt: skip
+    start = initial_sad(tmp_path / "data", tmp_path / "untrained", monkeypatch)
+    assert pd.read_csv(tmp_path / "run" / "validation.csv")["SAD"].iloc[-1] < 0.1 * start
+
+
+def test_infinite_gradient_stops_at_its_own_batch(monkeypatch, tmp_path, pictures):
+    """The loss is finite: without a look at the gradient, the weights are lost and the next batch is blamed."""
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def overflowing(parameters, max_norm):
+        clip(parameters, max_norm)
+        return torch.tensor(float("inf"))
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", overflowing)
+    with pytest.raises(UserError, match="gradient_norm"):
+        run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--teacher-epochs", 0, "--batch-size", 8,
+            "--run-dir", tmp_path / "run")  # fmt: skip
+
+
+def test_leftovers_of_a_killed_start_do_not_lock_the_folder(monkeypatch, tmp_path, pictures):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / ".12-34.tmp").write_bytes(b"half")
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0, "--run-dir"]
+    assert run(monkeypatch, *common, folder) == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not empty"):
+        run(monkeypatch, *common, tmp_path / "mine")
+
+
+def test_resume_on_other_pictures_is_refused(monkeypatch, tmp_path, pictures):
+    root = tmp_path / "data"
+    shutil.copytree(pictures, root)
+    common = [
+        "--data-root",
+        root,
+        "--dataset",
+        "custom",
+        "--epochs",
+        2,
+        "--teacher-epochs",
+        0,
+        "--run-dir",
+        tmp_path / "run",
+    ]
+    monkeypatch.setattr(train, "validate", stop)
+    with pytest.raises(Stop):
+        run(monkeypatch, *common)
+    for folder in ("im", "gt"):
+        sorted((root / "train" / folder).iterdir())[0].unlink()
+    with pytest.raises(UserError, match="other pictures"):
+        run(monkeypatch, *common, "--resume")
+
+
+def test_a_teacher_of_another_kind_is_refused(monkeypatch, tmp_path, pictures):
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0, "--run-dir"]
+    run(monkeypatch, *common, tmp_path / "cnn")
+    with pytest.raises(UserError, match="contradicts --teacher swin"):
+        run(
+            monkeypatch,
+            *common,
+            tmp_path / "swin",
+            "--teacher",
+            "swin",
+            "--teacher-checkpoint",
+            tmp_path / "cnn" / "teacher.pth",
+        )
+
+
+class Stop(Exception):
+    """Ends a run where a test wants it to."""
+
+
+def stop(*arguments: object) -> None:
+    raise Stop

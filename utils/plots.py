@@ -63,13 +63,17 @@ def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constan
         # The terms that weigh most at the end get a name; a legend of twelve is not read.
         named = log[terms].tail(5).mean().nlargest(5).index
         for term in terms:
-            loss_axes.plot(log["step"], log[term], lw=0.9, alpha=0.8, label=term if term in named else None)
+            style = {"label": term, "lw": 1.1} if term in named else {"color": GRID, "lw": 0.9, "zorder": 1}
+            loss_axes.plot(log["step"], log[term], **style)
         loss_axes.plot(log["step"], log["total"], lw=1.8, color=INK, label="total")
         loss_axes.set_yscale("log")
         rate_axes = loss_axes.twinx()
         rate_axes.plot(log["step"], log["learning_rate"], lw=0.8, ls=":", color=REFERENCE)
         rate_axes.set_yticks([])
-        loss_axes.legend(fontsize=7, frameon=False, title="dotted: learning rate", title_fontsize=7)
+        low, high = loss_axes.get_ylim()
+        loss_axes.set_ylim(low, 4 * high)  # room for the legend
+        title = "dotted: learning rate; grey: smaller terms"
+        loss_axes.legend(fontsize=7, frameon=False, title=title, title_fontsize=7, loc="upper right", ncols=2)
     _style(loss_axes, "training loss (weighted terms)", "step")
     epochs = validation["epoch"]
     if not validation["coarse_SAD"].equals(validation["SAD"]):  # a network without refiner has one curve
@@ -97,7 +101,7 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
     """Draws a row a picture: image, truth, coarse, expected error, refined, error, cut-out.
 
     Args:
-        path: The PNG.
+        path: The .png or .jpg.
         previews: What to draw.
         title: Written above.
     """
@@ -144,5 +148,5 @@ def _style(axes, title: str, x_label: str) -> None:
 
 def _write(path: Path, figure: Figure) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=path.suffix.removeprefix("."))
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))

@@ -1,0 +1,37 @@
+"""Draws what a checkpoint makes of some pictures: image, truth, coarse, expected error, refined, error, cut-out.
+
+python -m tools.preview --checkpoint P --dataset custom --data-root D --split val --output preview.png
+"""
+
+from config import RUNS, PreviewConfig, parse_cli
+from utils.datasets import find_pairs
+from utils.errors import run_script
+from utils.evaluation import evenly_spaced, predictions
+from utils.files import require_writable
+from utils.inference import load_model, newest_best, to_alpha
+from utils.plots import make_preview, save_previews
+
+
+def main() -> int:
+    config = parse_cli(PreviewConfig, prog="python -m tools.preview", description=__doc__)
+    pairs = evenly_spaced(find_pairs(config.data_root, config.dataset, config.split), config.images)
+    checkpoint = config.checkpoint or newest_best(RUNS)
+    predictor = load_model(checkpoint, config.device)
+    require_writable(config.output.parent, "--output")
+    previews = [
+        make_preview(
+            item.rgb,
+            item.alpha,
+            item.pred_alpha("coarse"),
+            to_alpha(item.output.error_logits),
+            item.pred_alpha("refined"),
+        )
+        for item in predictions(predictor, pairs, num_workers=0, max_pixels=config.max_pixels, title="preview")
+    ]
+    save_previews(config.output, previews, f"{checkpoint}: {config.dataset} {config.split}")
+    print(config.output)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
