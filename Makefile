@@ -32,6 +32,8 @@ demo: setup
 	@echo "curves               $(DEMO)/curves.png"
 	@echo "previews             $(DEMO)/previews/"
 
+# The tests' networks are too small for two threads to pay.
+test: export OMP_NUM_THREADS := 1
 test: setup
 	$(PY) -m pytest
 
