@@ -28,6 +28,8 @@ def main() -> int:
     for path in config.output:
         if path.resolve() == checkpoint.resolve():
             raise UserError(f"--output {path} is the checkpoint itself; choose another name")
+        if path.exists() and not is_export(path):
+            raise UserError(f"--output {path} exists and is not an export; choose another name")
         require_writable(path.parent, "--output")
     reference = load_model(checkpoint)
     state = load_checkpoint(checkpoint)
@@ -62,6 +64,15 @@ def main() -> int:
                 f"{LARGEST_DIFFERENCE[config.dtype]:.0e}; export with --dtype float32"
             )
     return 0
+
+
+def is_export(path: Path) -> bool:
+    """Whether an earlier export lies there, which may be replaced: no run's last.pth, and nobody else's file."""
+    try:
+        state = load_checkpoint(path)
+    except UserError:
+        return False
+    return "network" in state and "optimizer" not in state
 
 
 def without_paths(config: dict) -> dict:

@@ -32,7 +32,7 @@ class Job(NamedTuple):
 def main() -> int:
     config = parse_cli(PredictConfig, prog="predict.py", description=__doc__)
     jobs = plan(config)
-    pending = [job for job in jobs if config.overwrite or not all(p.exists() for p in job.targets.values())]
+    pending = [job for job in jobs if config.overwrite or not all(os.path.isfile(p) for p in job.targets.values())]
     if len(pending) < len(jobs):
         print(
             f"{len(jobs) - len(pending)} of {len(jobs)} are already in {config.output} (--overwrite makes them again)"
@@ -50,7 +50,7 @@ def main() -> int:
             rgb = read_rgb(job.source, max_pixels=config.max_pixels)
             alpha = predict_alpha(predictor, rgb)
             for kind, path in job.targets.items():
-                if config.overwrite or not path.exists():
+                if config.overwrite or not os.path.isfile(path):
                     write_image(path, render(kind, rgb, alpha))
         except UserError as error:
             failed.append(str(error))
@@ -80,29 +80,34 @@ def plan(config: PredictConfig) -> list[Job]:
     Raises:
         UserError: An input does not exist, holds no images, is the output folder or holds it.
     """
-    output = config.output.resolve()
+    output = real(config.output)
     sources: dict[Path, Path] = {}  # photograph -> its path below the output folder, without suffix
     for given in config.inputs:
-        if given.is_dir():
-            root = given.resolve()
+        if os.path.isdir(given):
+            root = real(given)
             if root.is_relative_to(output):
                 raise UserError(f"--output {config.output} is or holds the input folder {given}; choose another one")
-            found = [path for path in list_images(given, recursive=True) if not path.resolve().is_relative_to(output)]
+            found = [path for path in list_images(given, recursive=True) if not real(path).is_relative_to(output)]
             if not found:
                 raise UserError(f"{given}: no images there ({', '.join(IMAGE_EXTENSIONS)})")
             sources |= {path: path.relative_to(given) for path in found}
-        elif given.is_file():
+        elif os.path.isfile(given):
             sources[given] = Path(given.name)
         else:
             raise UserError(f"{given.absolute()}: no such file or folder; usage: python predict.py INPUT [INPUT ...]")
     jobs = [Job(path, targets) for path, targets in name_targets(sources, config).items()]
-    originals = {path.resolve() for path in sources}
+    originals = {real(path) for path in sources}
     for target in (target for job in jobs for target in job.targets.values()):
-        if target.resolve() in originals:
+        if real(target) in originals:
             raise UserError(
                 f"--output {config.output}: the result {target} is one of the inputs; choose another folder"
             )
     return jobs
+
+
+def real(path: Path) -> Path:
+    """The path without links; unlike Path.resolve, a loop of links is no error here, but where it is read."""
+    return Path(os.path.realpath(path))
 
 
 def name_targets(sources: dict[Path, Path], config: PredictConfig) -> dict[Path, dict[str, Path]]:

@@ -73,6 +73,10 @@ def main() -> int:
     folder = RunFolder(run.run_dir, resume=run.resume)
     checkpoint = load_checkpoint(folder.last) if run.resume else None
     if checkpoint:
+        if "optimizer" not in checkpoint:
+            raise UserError(
+                f"--resume: {folder.last} is an export without the optimiser's state; it cannot be continued"
+            )
         refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.last)
         if checkpoint["epoch"] == optim.epochs:
             print(f"{folder.last}: all {optim.epochs} epochs are done; the best checkpoint is {folder.best}")

@@ -417,3 +417,25 @@ def test_an_input_is_never_the_place_of_a_result(
     given = (tmp_path / "a.png", tmp_path / "a_alpha.png", "--checkpoint", checkpoint, "--output", tmp_path)
     assert "one of the inputs" in refused(predict_script.main, *given, "--overwrite")
     assert (tmp_path / "a_alpha.png").read_bytes() == before
+
+
+def test_an_export_replaces_exports_only(
+    refused: Callable[..., str], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign, last = tmp_path / "notes.pth", tmp_path / "last.pth"
+    foreign.write_text("mine")
+    torch.save({**torch.load(checkpoint, weights_only=True), "optimizer": {}}, last)
+    for path in (foreign, last):
+        before = path.read_bytes()
+        line = refused(export_inference.main, "--checkpoint", checkpoint, "--output", path)
+        assert "not an export" in line and path.read_bytes() == before
+
+
+def test_a_loop_of_links_and_an_endless_name_do_not_stop_the_others(
+    predict: Callable, make_pair: Callable, tmp_path: Path
+) -> None:
+    write_photographs(Path("photos"), make_pair, ["a.png", f"{'n' * 246}.png"])
+    Path("photos/loop.png").symlink_to("loop.png")
+    outcome = predict("photos")
+    assert outcome.status == 1
+    assert results(Path("out")) == ["a_alpha.png", "a_cutout.png"]

@@ -204,7 +204,7 @@ def _pair_up(tree: list[tuple[Path, Path]], title: str, exclude: str, flag: str)
 
 
 def check_pairs(pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS, num_workers: int = 8) -> None:
-    """Finds damaged files and sizes that differ, before any work starts; files are read but not decoded.
+    """Finds damaged files and sizes that differ, before any work starts; photographs are read but not decoded.
 
     Args:
         pairs: what `find_pairs` returned.
@@ -227,7 +227,8 @@ def check_pairs(pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS, num_work
 
 def _problem(pair: Pair, max_pixels: int) -> str:
     try:
-        image, alpha = (verify_image(path, max_pixels=max_pixels) for path in (pair.image, pair.alpha))
+        image = verify_image(pair.image, max_pixels=max_pixels)
+        alpha = read_alpha(pair.alpha, max_pixels=max_pixels).shape  # decoded: a colour picture is no alpha
     except UserError as error:
         return str(error)
     return "" if image == alpha else _sizes_differ(pair, image, alpha)

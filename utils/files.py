@@ -42,7 +42,7 @@ def require_writable(folder: Path, flag: str) -> None:
     Raises:
         UserError: It is a file, or nothing can be written there; the message names the flag that gave it.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir():
         raise UserError(f"{flag} {folder}: {existing} is a file; choose another folder")
     try:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from utils.datasets import DATASETS, Pair, find_in_layout
 from utils.errors import UserError
+from utils.files import require_writable
 from utils.progress import progress
 
 # Where each published set goes: the four test sets are pooled in test/ and kept apart below it.
@@ -61,6 +62,7 @@ def flatten_dis5k(source: Path, target: Path, *, link: bool = False, num_workers
     if ours == theirs or theirs in ours.parents or ours in theirs.parents:
         raise UserError(f"--target {target} and --source {source} overlap: choose a target outside of the source")
     planned = _plan(source, target)
+    require_writable(target, "--target")
     if link:
         _require_links(next(iter(planned)), target)
 
