@@ -22,11 +22,10 @@ from tqdm import tqdm
 from config import Config, EmbeddedConfig, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.datasets import EpochSampler, MattingDataset, Pair, Transform, check_pairs, find_pairs
+from utils.datasets import EpochSampler, MattingDataset, Pair, Transform, check_pairs, find_layout, find_pairs
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, evenly_spaced, predictions
 from utils.inference import Predictor, autocast, select_device, to_alpha
-from utils.layouts import DATASETS
 from utils.losses import MattingLoss
 from utils.metrics import sad
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
@@ -87,7 +86,7 @@ def main() -> int:
     learner = build_learner(config, folder, device)
     predictor = Predictor(learner.network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
     transform = TrainTransform(preprocess, dilate_px=config.data.dilate_px, **asdict(config.augment))
-    loader = make_loader(config, train_pairs, transform)
+    loader = make_loader(config, train_pairs, transform, device)
     refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
     matting_loss = MattingLoss(**asdict(replace(config.loss, refined_weight=refined_weight)))
     steps_per_epoch = -(-len(loader) // optim.accumulation_steps)
@@ -247,14 +246,13 @@ def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[S
 
 def find_data(config: Config) -> tuple[list[Pair], list[Pair]]:
     """Training and validation pairs, checked; the embedded data is made if it is not there."""
-    data = config.data
-    if data.dataset.lower() == "embedded" and not has_embedded(data.data_root):
+    data, layout = config.data, find_layout(config.data.dataset)
+    if layout.name == "Embedded" and not has_embedded(data.data_root):
         made = EmbeddedConfig()
         write_embedded(data.data_root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
     pairs = [find_pairs(data.data_root, data.dataset, split) for split in ("train", "val")]
-    note = next((each.note for name, each in DATASETS.items() if name.lower() == data.dataset.lower()), "")
-    if note:
-        print(f"note on {data.dataset}: {note}")
+    if layout.note:
+        print(f"note on {layout.name}: {layout.note}")
     for split in pairs:
         check_pairs(split, max_pixels=data.max_pixels)
     return pairs[0], pairs[1]
@@ -293,7 +291,7 @@ def build_network(config: Config, *, resuming: bool) -> TSRMatte:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
 
 
-def make_loader(config: Config, pairs: list[Pair], transform: Transform) -> DataLoader:
+def make_loader(config: Config, pairs: list[Pair], transform: Transform, device: torch.device) -> DataLoader:
     """Batches of training samples; order and augmentation are functions of (seed, epoch, index)."""
     run = config.run
     dataset = MattingDataset(pairs, transform, seed=run.seed, max_pixels=config.data.max_pixels)
@@ -303,7 +301,7 @@ def make_loader(config: Config, pairs: list[Pair], transform: Transform) -> Data
         sampler=EpochSampler(len(dataset), seed=run.seed),
         num_workers=run.num_workers,
         persistent_workers=run.num_workers > 0,
-        pin_memory=select_device(run.device).type == "cuda",
+        pin_memory=device.type == "cuda",
     )
 
 
@@ -358,8 +356,8 @@ def fit_teacher(
     table.unlink(missing_ok=True)  # of a teacher that was interrupted
     train_teacher(
         teacher.requires_grad_(True),
-        make_loader(config, train_pairs, TrainTransform(preprocess, **asdict(augment))),
-        make_loader(config, val_pairs, EvalTransform(preprocess)),
+        make_loader(config, train_pairs, TrainTransform(preprocess, **asdict(augment)), device),
+        make_loader(config, val_pairs, EvalTransform(preprocess), device),
         width=config.teacher.teacher_width,
         epochs=config.teacher.teacher_epochs,
         learning_rate=config.teacher.teacher_learning_rate,

@@ -72,6 +72,15 @@ def _lookup(name: str, valid: Sequence[str], what: str) -> str:
 # ---------------------------------------------------------------------------------------------------- pairs
 
 
+def find_layout(dataset: str) -> DatasetLayout:
+    """The layout of a dataset by its name, ignoring case, dashes and underscores.
+
+    Raises:
+        UserError: unknown name; the message has the nearest one.
+    """
+    return DATASETS[_lookup(dataset, list(DATASETS), "dataset")]
+
+
 def find_pairs(root: Path, dataset: str = "custom", split: str = "train") -> list[Pair]:
     """Finds the pairs of one split of a dataset.
 
@@ -86,7 +95,7 @@ def find_pairs(root: Path, dataset: str = "custom", split: str = "train") -> lis
     Raises:
         UserError: unknown name, folders that are missing or empty, images and alphas that do not match one to one.
     """
-    layout = DATASETS[_lookup(dataset, list(DATASETS), "dataset")]
+    layout = find_layout(dataset)
     split = _lookup(split, list(layout.splits), f"split of {layout.name}")
     return find_in_layout(Path(root), layout, split)
 
@@ -111,7 +120,7 @@ def find_benchmark(root: Path, name: str) -> list[Pair]:
         dataset, split = name.split("/", 1)
     else:
         dataset, split = BENCHMARKS[_lookup(name, list(BENCHMARKS), "benchmark")]
-    layout = DATASETS[_lookup(dataset, list(DATASETS), "dataset")]
+    layout = find_layout(dataset)
     split = _lookup(split, list(layout.splits), f"split of {layout.name}")
     named = any(_key(Path(root).absolute().name).startswith(_key(alias)) for alias in (layout.name, *layout.aliases))
     return find_in_layout(Path(root), layout, split, trust_root=named or layout.name in _ANY_FOLDER)
