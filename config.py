@@ -85,7 +85,7 @@ class LossConfig:
 class DataConfig:
     """Which photographs, and how they are read."""
 
-    dataset: str = "DIS5K"  # a name of utils.datasets.DATASETS; 'custom' is any folder with train/ and val/ pairs
+    dataset: str = "DIS5K"  # a name of utils.layouts.DATASETS; 'custom' is any folder with train/ and val/ pairs
     data_root: Path = Path("DIS5K")  # folder that holds it
     image_size: int = 1024  # px, side of the coarse stage's square input; a multiple of 32
     dilate_px: int = 0  # grow the true mattes by this radius in training (px at image_size; the dilation strategy)
@@ -313,7 +313,7 @@ class EvalConfig:
 
     checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     data_root: Path = Path(".")  # folder that holds the benchmarks' datasets, or is one of them
-    benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.datasets.BENCHMARKS
+    benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.layouts.BENCHMARKS
     predictions: Path | None = None  # score the mattes in this folder instead of running a model
     ground_truth: Path | None = None  # with --predictions: the true mattes, paired by name
     out: Path = Path("eval_results")  # metrics.json and per_image.csv are written here

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from config import RUNS, EvalConfig, parse_cli
-from utils.datasets import check_pairs, find_benchmark
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, predictions, score_table, write_scores
 from utils.files import require_writable
 from utils.images import list_images, read_alpha
 from utils.inference import load_model, newest_best
+from utils.pairs import check_pairs, find_benchmark
 from utils.progress import progress
 
 

@@ -22,13 +22,14 @@ from tqdm import tqdm
 from config import Config, EmbeddedConfig, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.datasets import EpochSampler, MattingDataset, Pair, Transform, check_pairs, find_layout, find_pairs
+from utils.datasets import EpochSampler, MattingDataset, Transform
 from utils.errors import UserError, run_script
 from utils.evaluation import Scorer, Scores, evenly_spaced, predictions
 from utils.inference import Predictor, autocast, select_device, to_alpha
 from utils.losses import MattingLoss
 from utils.metrics import sad
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
+from utils.pairs import Pair, check_pairs, find_layout, find_pairs
 from utils.plots import Preview, make_preview, save_curves, save_previews
 from utils.progress import progress
 from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions

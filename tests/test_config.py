@@ -24,7 +24,7 @@ from config import (
     parse_train,
 )
 from models import BACKBONES, MattingOutput, Routing, TSRMatte
-from utils.datasets import BENCHMARKS, DATASETS
+from utils.layouts import BENCHMARKS, DATASETS
 from utils.losses import MattingLoss
 from utils.transforms import Preprocess, TrainTransform
 

@@ -15,11 +15,11 @@ import export_inference
 import predict as predict_script
 from models.routing import select_patches
 from utils.checkpoint import DESCRIPTION, load_checkpoint
-from utils.datasets import Pair
 from utils.errors import UserError
 from utils.evaluation import predictions
 from utils.images import MAX_PIXELS, quantise, read_alpha, write_image
 from utils.inference import Predictor, load_model, newest_best, predict, predict_alpha, select_device
+from utils.pairs import Pair
 
 SIZES = [(1, 1), (1, 7), (33, 97), (160, 160), (641, 427), (1537, 1023)]  # width, height
 TOLERANCE = 1e-5

@@ -15,6 +15,7 @@ SCRIPTS = {"train", "eval", "predict", "export_inference", "preprocess_dis5k"}
 OURS = {"config", "models", "utils", "tools", "tests", *SCRIPTS}
 THIRD_PARTY = {  # what requirements.txt brings, by the name it is imported under
     "torch", "torchvision", "timm", "numpy", "cv2", "PIL", "tqdm", "matplotlib", "pandas", "tyro", "safetensors",
+    "py_sod_metrics",
 }  # fmt: skip
 TOP_LEVEL = {
     "config.py", "train.py", "eval.py", "predict.py", "export_inference.py", "preprocess_dis5k.py",
@@ -76,7 +77,7 @@ def test_scripts_do_not_import_each_other(path: Path) -> None:
 
 def test_requirements_bring_what_is_imported() -> None:
     text = (ROOT / "requirements.txt").read_text().lower()
-    distributions = {"cv2": "opencv-python-headless", "PIL": "pillow"}
+    distributions = {"cv2": "opencv-python-headless", "PIL": "pillow", "py_sod_metrics": "pysodmetrics"}
     used = set().union(*(packages(path) for path in MODULES)) & THIRD_PARTY
     assert {name for name in used if distributions.get(name, name.lower()) not in text} == set()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import preprocess_dis5k
-from utils.datasets import find_benchmark, find_pairs
 from utils.errors import UserError, run_script
+from utils.pairs import find_benchmark, find_pairs
 from utils.preprocess import flatten_dis5k
 
 SETS = ("DIS-TR", "DIS-VD", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")

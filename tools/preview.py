@@ -4,11 +4,11 @@ python -m tools.preview --checkpoint P --dataset custom --data-root D --split va
 """
 
 from config import RUNS, PreviewConfig, parse_cli
-from utils.datasets import find_pairs
 from utils.errors import run_script
 from utils.evaluation import evenly_spaced, predictions
 from utils.files import require_writable
 from utils.inference import load_model, newest_best, to_alpha
+from utils.pairs import find_pairs
 from utils.plots import make_preview, save_previews
 
 

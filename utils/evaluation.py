@@ -10,11 +10,11 @@ import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 
 from models import MattingOutput
-from utils.datasets import Pair, read_pair
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.inference import Predictor, predict, to_alpha
 from utils.metrics import METRICS, ConstantBaseline
+from utils.pairs import Pair, read_pair
 from utils.progress import progress
 
 Item = TypeVar("Item")

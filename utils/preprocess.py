@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from utils.datasets import DATASETS, Pair, find_in_layout
 from utils.errors import UserError
 from utils.files import require_writable
+from utils.layouts import DATASETS
+from utils.pairs import Pair, find_in_layout
 from utils.progress import progress
 
 # Where each published set goes: the four test sets are pooled in test/ and kept apart below it.
