@@ -23,11 +23,13 @@ $(VENV)/.installed: requirements.txt
 
 demo: setup
 	$(PY) train.py demo --run-dir $(DEMO) $(if $(wildcard $(DEMO)/last.pth),--resume)
-	$(PY) eval.py --checkpoint $(DEMO)/best.pth --data-root data/embedded --benchmarks Embedded --out $(DEMO)/scores
+	$(PY) eval.py --checkpoint $(DEMO)/best.pth --data-root data/embedded --benchmarks Embedded --out $(DEMO)/scores \
+	    --overwrite
 	$(PY) predict.py $$(ls data/embedded/val/im/*.jpg | head -n 8) \
 	    --checkpoint $(DEMO)/best.pth --output $(DEMO)/mattes --overwrite
 	@cat $(DEMO)/scores/table.txt
 	@echo
+	@echo "scores, as a page    $(DEMO)/scores/report.html"
 	@echo "mattes and cut-outs  $(DEMO)/mattes/"
 	@echo "curves               $(DEMO)/curves.png"
 	@echo "previews             $(DEMO)/previews/"

@@ -18,6 +18,7 @@ import tyro
 
 Backbone = Literal["nano", "tiny", "small", "base", "base384", "large"]
 Precision = Literal["bf16", "fp16", "fp32"]
+Metric = Literal["SAD", "MSE", "MAD", "Grad", "Conn", "MAE", "F", "wF", "S", "E", "HCE", "mBA", "BIoU", "band"]
 T = TypeVar("T")
 
 RUNS = Path("checkpoints")  # runs are made here; scripts that are given no checkpoint look here
@@ -313,13 +314,23 @@ class EvalConfig:
 
     checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     data_root: Path = Path(".")  # folder that holds the benchmarks' datasets, or is one of them
-    benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.layouts.BENCHMARKS
+    benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.layouts.BENCHMARKS; all: those that are there
     predictions: Path | None = None  # score the mattes in this folder instead of running a model
     ground_truth: Path | None = None  # with --predictions: the true mattes, paired by name
-    out: Path = Path("eval_results")  # metrics.json and per_image.csv are written here
+    trimaps: Path | None = None  # with --predictions: trimaps, paired by name; scores their unknown region as well
+    images: Path | None = None  # with --predictions: photographs, paired by name; shown in the report
+    out: Path = Path("eval_results")  # metrics.json, per_image.csv and report.html are written here
+    metrics: tuple[Metric, ...] = ()  # default: all; HCE, 1-3 s an image, for DIS only
+    unknown_region: bool = False  # score it as well where there are no trimaps: they are made from the true alphas
+    trimap_kernel_px: int = 25  # of that: the certain regions are eroded by an ellipse of this diameter (P3M, GFM: 25)
+    round_predictions: bool = False  # score predictions as 8-bit files would hold them (rounded, never floored)
+    allow_missing: bool = False  # score the rest if images are missing or unusable; the counts are printed and stored
+    resume: bool = False  # continue an interrupted evaluation in --out
+    overwrite: bool = False  # replace the results in --out
+    examples: int = 6  # pictures of the worst and of the best images in the report
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
-    num_workers: int = 2  # processes that read images
+    num_workers: int | None = None  # processes that score; one a CPU core if not given, 0: none but this one
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
     def validate(self) -> None:
@@ -328,10 +339,19 @@ class EvalConfig:
             raise ValueError("--predictions and --ground-truth go together: give both, or neither to run a model")
         if self.predictions is not None and self.checkpoint is not None:
             raise ValueError("--predictions contradicts --checkpoint: score finished mattes, or run a model")
+        for flag, folder in (("--trimaps", self.trimaps), ("--images", self.images)):
+            if folder is not None and self.predictions is None:
+                raise ValueError(f"{flag} goes with --predictions; a benchmark's own are found by themselves")
+        if self.trimaps is not None and self.unknown_region:
+            raise ValueError("--unknown-region makes trimaps, --trimaps gives them: choose one of them")
         if not self.benchmarks:
             raise ValueError("--benchmarks: name at least one")
-        _require("0 or more", lambda v: v >= 0, self, "num_workers")
-        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        if self.resume and self.overwrite:
+            raise ValueError("--overwrite contradicts --resume: choose one of them")
+        _require("at least 1", lambda v: v >= 1, self, "trimap_kernel_px", "max_pixels")
+        _require("0 or more", lambda v: v >= 0, self, "examples")
+        if self.num_workers is not None:
+            _require("0 or more", lambda v: v >= 0, self, "num_workers")
 
 
 @dataclass(frozen=True)
@@ -423,6 +443,22 @@ class PreviewConfig:
         if self.output.suffix not in {".png", ".jpg"}:
             raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
         _require("at least 1", lambda v: v >= 1, self, "images", "max_pixels")
+
+
+@dataclass(frozen=True)
+class MetricBenchmarkConfig:
+    """tools/benchmark_metrics.py."""
+
+    sides: tuple[int, ...] = (1024, 2048)  # of the square mattes that are scored, px
+    repeats: int = 3  # the fastest counts
+    images: int = 8  # scored by 1, 2 ... processes to see how they add up; 0: not at all
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if not self.sides or min(self.sides) < 1:
+            raise ValueError("--sides: give at least one length, in pixels")
+        _require("at least 1", lambda v: v >= 1, self, "repeats")
+        _require("0 or more", lambda v: v >= 0, self, "images")
 
 
 # ---------------------------------------------------------------------------------------------------- command lines

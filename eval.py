@@ -1,105 +1,260 @@
 """Scores mattes at the truth's own resolution: a checkpoint's on benchmarks, or anybody's in a folder.
 
-python eval.py --checkpoint P --data-root D --benchmarks DIS-TE1 HRS10K --out R
-python eval.py --predictions DIR --ground-truth DIR --out R
+python eval.py --checkpoint P --data-root D --benchmarks DIS-TE1 HRS10K --out R         'all': those that are there
+python eval.py --predictions DIR --ground-truth DIR [--trimaps DIR] --out R
 """
 
-import unicodedata
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from config import RUNS, EvalConfig, parse_cli
+from utils.cases import Case, Method, Task, check_cases, read_photograph, score_case
 from utils.errors import UserError, run_script
-from utils.evaluation import Scorer, Scores, predictions, score_table, write_scores
 from utils.files import require_writable
-from utils.images import list_images, read_alpha
-from utils.inference import load_model, newest_best
-from utils.pairs import check_pairs, find_benchmark
+from utils.gallery import Gallery
+from utils.names import match_names, pair_by_name, shorten
+from utils.pairs import find_benchmark, present_benchmarks, resolve_benchmark
+from utils.parallel import cpu_cores, ordered_map, process_pool
 from utils.progress import progress
+from utils.report import Example, Section, write_report
+from utils.results import Result, score_table, write_results
+from utils.scorebook import Scorebook
+from utils.scoring import COLUMNS, FAMILIES, ImageScores, mean_scores
+
+if TYPE_CHECKING:
+    from utils.inference import Predictor  # torch takes seconds to import, and every scoring process imports this file
+
+
+class Benchmark(NamedTuple):
+    """A set of images that gets a line in the tables.
+
+    Attributes:
+        name: The benchmark's, or that of the folder with the predictions.
+        cases: What is scored.
+        method: How.
+        region: Which pixels that concerns, in words.
+        missing: Truths without a prediction.
+        unusable: Images with a damaged file or one of another size, with the reason.
+    """
+
+    name: str
+    cases: list[Case]
+    method: Method
+    region: str
+    missing: list[str]
+    unusable: dict[str, str]
 
 
 def main() -> int:
     config = parse_cli(EvalConfig, prog="eval.py", description=__doc__)
-    scores = score_model(config) if config.predictions is None else score_folder(config)
-    write_scores(config.out, scores)
-    print(score_table(scores))
-    print(f"written: {config.out / 'metrics.json'}, {config.out / 'per_image.csv'}")
-    return 0
+    require_writable(config.out, "--out")
+    if config.predictions is None:
+        benchmarks = find_benchmarks(config)
+        predictor, source = load(config)
+    else:
+        benchmarks = [find_mattes(config)]
+        predictor, source = None, {"predictions": str(config.predictions), "ground_truth": str(config.ground_truth)}
+    decisive = ("metrics", "trimaps", "unknown_region", "trimap_kernel_px", "round_predictions", "examples")
+    settings = {**source, **{name: str(getattr(config, name)) for name in decisive}}
+    book = Scorebook(config.out, settings, resume=config.resume, overwrite=config.overwrite)
+
+    results, sections = [], []
+    images = sum(len(benchmark.cases) for benchmark in benchmarks)
+    workers = min(cpu_cores() if config.num_workers is None else config.num_workers, images)
+    with process_pool(workers) if workers else nullcontext() as pool:
+        for benchmark in benchmarks:
+            scores, gallery = score(config, benchmark, predictor, book, pool, ahead=2 * workers)
+            result = summarise(config, benchmark, scores, source)
+            examples = [[Example(*each) for each in side] for side in (gallery.worst(), gallery.best())]
+            results.append(result)
+            sections.append(Section(result.name, result.entry(), result.scores.per_image, *examples))
+    write_results(config.out, results)
+    write_report(config.out / "report.html", sections, COLUMNS, [f"{key}: {value}" for key, value in source.items()])
+    print(score_table(results))
+    print(f"written: {', '.join(str(config.out / name) for name in ('metrics.json', 'per_image.csv', 'report.html'))}")
+    return 1 if any(benchmark.unusable for benchmark in benchmarks) else 0
 
 
-def score_model(config: EvalConfig) -> dict[str, Scores]:
-    """Runs a checkpoint over the benchmarks; all of them are looked for before the first picture is predicted."""
-    pairs = {name: find_benchmark(config.data_root, name) for name in config.benchmarks}
+# ------------------------------------------------------------------------------------------------ what is scored
+
+
+def find_benchmarks(config: EvalConfig) -> list[Benchmark]:
+    """The benchmarks that were asked for, all found and checked before the first image is predicted."""
+    names = list(config.benchmarks)
+    if "all" in names:
+        names, absent = present_benchmarks(config.data_root)
+        print(f"absent in {config.data_root}: {', '.join(absent)}")
+    benchmarks = []
+    layouts = {name: layout for name, layout, _ in map(resolve_benchmark, names)}  # each once
+    for name, layout in layouts.items():
+        pairs = find_benchmark(config.data_root, name, trimaps=True)
+        cases = [Case(pair.name, pair.alpha, image=pair.image, trimap=pair.trimap) for pair in pairs]
+        benchmarks.append(checked(config, name, cases))
+        if layout.note:
+            print(f"note on {name}: {layout.note}")
+    return benchmarks
+
+
+def find_mattes(config: EvalConfig) -> Benchmark:
+    """The mattes in --predictions with the truths, trimaps and photographs of the same names.
+
+    Raises:
+        UserError: One of them is missing or unusable, and --allow-missing was not given.
+    """
+    pairs = pair_by_name(config.predictions, config.ground_truth)
+    names = [name for name, _, _ in pairs.matched]
+    total = len(names) + len(pairs.missing)
+    faults = []
+    if pairs.missing:
+        faults.append(f"{len(pairs.missing)} of {total} mattes are missing ({shorten(pairs.missing)})")
+    if pairs.extra:
+        faults.append(f"{len(pairs.extra)} have no truth ({shorten(pairs.extra)})")
+    beside = {}
+    for flag, folder in (("--trimaps", config.trimaps), ("--images", config.images)):
+        beside[flag], lacking = ({}, []) if folder is None else match_names(names, folder, flag)
+        if lacking:  # no --allow-missing: a mean over some unknown regions and some whole images would be no number
+            raise UserError(f"{flag} {folder}: {len(lacking)} of {len(names)} are missing there ({shorten(lacking)})")
+    if faults and not config.allow_missing:
+        raise UserError(
+            f"--predictions {config.predictions}: {'; '.join(faults)}; a mean over other images is not comparable: "
+            f"complete the folders, or score the {len(names)} that match with --allow-missing"
+        )
+    print(f"{len(names)} of {total} images have a prediction; {len(pairs.extra)} predictions have no truth")
+    cases = [
+        Case(name, alpha, prediction, beside["--images"].get(name), beside["--trimaps"].get(name))
+        for name, prediction, alpha in pairs.matched
+    ]
+    return checked(config, config.predictions.resolve().name or "predictions", cases, pairs.missing)
+
+
+def checked(config: EvalConfig, name: str, cases: list[Case], missing: Sequence[str] = ()) -> Benchmark:
+    """The cases with the way they are scored; unusable ones are left out or refused.
+
+    Raises:
+        UserError: A file is damaged or of another size, and --allow-missing was not given; or no case is left.
+    """
+    problems = check_cases(cases, max_pixels=config.max_pixels)
+    if problems and not config.allow_missing:
+        raise UserError(
+            f"{name}: {len(problems)} of {len(cases)} images cannot be scored: "
+            f"{shorten(list(problems.values()), '; ')}; repair the files, or score the rest with --allow-missing"
+        )
+    cases = [case for case in cases if case.name not in problems]
+    if not cases:
+        raise UserError(f"{name}: nothing to score: {len(missing)} predictions missing, {len(problems)} unusable")
+    # HCE takes 1-3 s an image and was made for DIS.
+    default = [metric for metric in FAMILIES if metric != "HCE" or name.startswith(("DIS-", "DIS5K/"))]
+    has_trimaps = cases[0].trimap is not None
+    kernel_px = config.trimap_kernel_px if config.unknown_region and not has_trimaps else None
+    method = Method(config.metrics or tuple(default), kernel_px, config.round_predictions, config.max_pixels)
+    region = "whole image"
+    if has_trimaps:
+        region += f"; _unknown: unknown region (128) of the trimaps in {cases[0].trimap.parent}"
+    elif kernel_px:
+        region += f"; _unknown: unknown region of trimaps made from the true alphas (ellipse of {kernel_px} px, P3M)"
+    return Benchmark(name, cases, method, region, list(missing), problems)
+
+
+def load(config: EvalConfig) -> "tuple[Predictor, dict[str, str]]":
+    """The network, and what identifies it."""
+    from utils.inference import load_model, newest_best
+
     checkpoint = config.checkpoint or newest_best(RUNS)
     predictor = load_model(checkpoint, config.device, config.precision)
-    require_writable(config.out, "--out")
-    for each in pairs.values():
-        check_pairs(each, max_pixels=config.max_pixels)
+    with open(checkpoint, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
-    scores = {}
-    for name, each in pairs.items():
-        scorer = Scorer()
-        for item in predictions(
-            predictor, each, num_workers=config.num_workers, max_pixels=config.max_pixels, title=name
-        ):
-            scorer.add(item.name, item.pred_alpha(), item.alpha)
-        scores[name] = scorer.result()
-    return scores
+    return predictor, {"checkpoint": str(checkpoint), "sha256": digest, "precision": config.precision}
 
 
-def score_folder(config: EvalConfig) -> dict[str, Scores]:
-    """Scores finished mattes against true ones of the same names."""
-    scorer = Scorer()
-    for name, pred_alpha, alpha in read_mattes(config):
-        scorer.add(name, pred_alpha, alpha)
-    return {config.predictions.name or "predictions": scorer.result()}
+# ------------------------------------------------------------------------------------------------ scoring
 
 
-def read_mattes(config: EvalConfig) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, predicted and true alpha (float32 (H, W) in [0, 1]) of every true matte, in order.
+def score(
+    config: EvalConfig,
+    benchmark: Benchmark,
+    predictor: "Predictor | None",
+    book: Scorebook,
+    pool: Executor | None,
+    *,
+    ahead: int,
+) -> tuple[list[ImageScores], Gallery]:
+    """Scores what the book does not hold yet; while a process scores, the network is at the next image.
 
     Raises:
-        UserError: A prediction is missing or of another size, or a file cannot be read.
+        UserError: An image turns out to be unusable, and --allow-missing was not given.
     """
-    truths, predicted = by_name(config.ground_truth), by_name(config.predictions)
-    if not truths:
-        raise UserError(f"--ground-truth {config.ground_truth}: no images there")
-    for name in truths:
-        if name not in predicted and f"{name}_alpha" in predicted:  # as predict.py names them
-            predicted[name] = predicted[f"{name}_alpha"]
-    missing = [name for name in truths if name not in predicted]
-    if missing:
-        raise UserError(
-            f"--predictions {config.predictions}: {len(missing)} of {len(truths)} mattes are missing "
-            f"({', '.join(missing[:3])}{', ...' * (len(missing) > 3)}); a mean over fewer images is not comparable"
+    scores: dict[str, ImageScores] = {}
+    gallery = Gallery(config.examples)
+    for case in benchmark.cases:
+        if (known := book.get(benchmark.name, case)) is not None:
+            scores[case.name], panels = known
+            if panels is not None:
+                gallery.add(scores[case.name].mad, case.name, panels)
+    todo = [case for case in benchmark.cases if case.name not in scores]
+    if scores:
+        print(f"{benchmark.name}: {len(scores)} of {len(benchmark.cases)} images are scored already")
+    tasks = (
+        Task(case, benchmark.method, prediction, trimap_file(config, benchmark, case), gallery.limits())
+        for case, prediction in zip(todo, predicted(todo, predictor, config.max_pixels), strict=True)
+    )
+    bar = progress(total=len(benchmark.cases), initial=len(scores), desc=benchmark.name, unit="img")
+    with bar:
+        for scored in ordered_map(score_case, tasks, executor=pool, ahead=ahead):
+            bar.update()
+            name = scored.case.name
+            if isinstance(scored.scores, ImageScores):
+                book.add(benchmark.name, scored)
+                scores[name] = scored.scores
+                if scored.panels is not None:
+                    gallery.add(scored.scores.mad, name, scored.panels)
+            elif config.allow_missing:
+                benchmark.unusable[name] = str(scored.scores)
+            else:
+                raise UserError(f"{scored.scores} ({len(scores)} images are scored: --resume continues)")
+    return [scores[case.name] for case in benchmark.cases if case.name in scores], gallery
+
+
+def predicted(
+    cases: Sequence[Case], predictor: "Predictor | None", max_pixels: int
+) -> Iterator[np.ndarray | UserError | None]:
+    """The alpha of each case, or why there is none; None where it lies in a file. Photographs are read ahead."""
+    if predictor is None:
+        yield from repeat(None, len(cases))
+        return
+    from utils.inference import predict_alpha
+
+    with ThreadPoolExecutor(2) as threads:
+        for rgb in ordered_map(read_photograph(max_pixels), cases, executor=threads, ahead=3):
+            yield rgb if isinstance(rgb, UserError) else predict_alpha(predictor, rgb)
+
+
+def trimap_file(config: EvalConfig, benchmark: Benchmark, case: Case) -> Path:
+    """Where a trimap that is made is kept: beside the results, never in the dataset."""
+    return config.out / f"trimaps_{config.trimap_kernel_px}px" / benchmark.name / f"{case.name}.png"
+
+
+def summarise(config: EvalConfig, benchmark: Benchmark, scores: list[ImageScores], source: dict[str, str]) -> Result:
+    """The set's scores with all that must be said of them."""
+    if not scores:
+        raise UserError(f"{benchmark.name}: none of {len(benchmark.cases)} images could be scored")
+    left_out = {**dict.fromkeys(benchmark.missing, "no prediction"), **benchmark.unusable}
+    if left_out:
+        print(
+            f"{benchmark.name}: scored {len(scores)} of {len(scores) + len(left_out)} images; "
+            f"{len(benchmark.missing)} without prediction, {len(benchmark.unusable)} unusable"
         )
-    require_writable(config.out, "--out")
-    for name, path in progress(truths.items(), desc="score", unit="img"):
-        alpha = read_alpha(path, max_pixels=config.max_pixels)
-        pred_alpha = read_alpha(predicted[name], max_pixels=config.max_pixels)
-        if alpha.shape != pred_alpha.shape:
-            raise UserError(
-                f"{predicted[name]} is {pred_alpha.shape[1]}x{pred_alpha.shape[0]}, but its truth is "
-                f"{alpha.shape[1]}x{alpha.shape[0]}: scores are taken at the truth's own size"
-            )
-        yield name, pred_alpha, alpha
-
-
-def by_name(folder: Path) -> dict[str, Path]:
-    """Images below a folder by their path in it without suffix.
-
-    Raises:
-        UserError: The folder does not exist, or two images differ by their suffix only.
-    """
-    found: dict[str, Path] = {}
-    for path in list_images(folder, recursive=True):
-        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        if name in found:
-            raise UserError(f"{path} and {found[name]} have the same name; keep one of them")
-        found[name] = path
-    return found
+        for name, reason in benchmark.unusable.items():
+            print(f"left out: {name}: {reason}")
+    prediction = "rounded to 8 bits" if config.round_predictions else "float, not rounded"
+    return Result(benchmark.name, mean_scores(scores), benchmark.region, prediction, left_out, source)
 
 
 if __name__ == "__main__":

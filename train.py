@@ -24,15 +24,16 @@ from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routin
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.datasets import EpochSampler, MattingDataset, Transform
 from utils.errors import UserError, run_script
-from utils.evaluation import Scorer, Scores, evenly_spaced, predictions
-from utils.inference import Predictor, autocast, select_device, to_alpha
+from utils.evaluation import evenly_spaced, predictions
+from utils.inference import Predictor, autocast, select_device
 from utils.losses import MattingLoss
 from utils.metrics import sad
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 from utils.pairs import Pair, check_pairs, find_layout, find_pairs
-from utils.plots import Preview, make_preview, save_curves, save_previews
+from utils.plots import Preview, save_curves, save_previews
 from utils.progress import progress
 from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
+from utils.scoring import DIFFERENCE_METRICS, Scores, mean_scores, score_image
 from utils.synthetic import has_embedded, write_embedded
 from utils.teaching import train_teacher
 from utils.transforms import EvalTransform, Preprocess, TrainTransform
@@ -227,19 +228,17 @@ def mean_terms(meter: list[tuple[list[str], dict[str, torch.Tensor]]]) -> dict[s
 def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[Scores, float, list[Preview]]:
     """Scores at native resolution, with eval.py's code; also the coarse stage's SAD, and some pictures."""
     predictor.network.eval()
-    scorer, coarse_sad, previews = Scorer(), [], []
+    scores, coarse_sad, previews = [], [], []
     shown = {pair.name for pair in evenly_spaced(pairs, config.run.previews)}
     read = predictions(
         predictor, pairs, num_workers=config.run.num_workers, max_pixels=config.data.max_pixels, title="validate"
     )
     for item in read:
-        coarse_alpha, refined_alpha = item.pred_alpha("coarse"), item.pred_alpha("refined")
-        scorer.add(item.name, refined_alpha, item.alpha)
-        coarse_sad.append(sad(coarse_alpha, item.alpha))
+        scores.append(score_image(item.name, item.pred_alpha(), item.alpha, metrics=DIFFERENCE_METRICS))
+        coarse_sad.append(sad(item.pred_alpha("coarse"), item.alpha))
         if item.name in shown:
-            error = to_alpha(item.output.error_logits)
-            previews.append(make_preview(item.rgb, item.alpha, coarse_alpha, error, refined_alpha))
-    return scorer.result(), float(np.mean(coarse_sad)), previews
+            previews.append(item.preview())
+    return mean_scores(scores), float(np.mean(coarse_sad)), previews
 
 
 # -------------------------------------------------------------------------------------------- before the first step

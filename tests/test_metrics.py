@@ -2,14 +2,15 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 
-from utils.metrics import METRICS, ConstantBaseline, boundary_band, conn, grad, mad, mse, sad
+from utils.metrics import MATTING, ConstantBaseline, conn, grad, mad, matting, mse, sad, truth_levels
 
-ALL = list(METRICS)
+ALL = list(MATTING)
 SIZES = [(1, 1), (1, 9), (9, 1), (3, 4), (30, 41)]
 
 
@@ -27,6 +28,11 @@ def mattes(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def random_region(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((40, 53)) < 0.4
+
+
+def floored(alpha: np.ndarray) -> np.ndarray:
+    """Wrong port: alpha as `astype(uint8)` leaves it."""
+    return (alpha * 255).astype(np.uint8) / 255
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -54,6 +60,14 @@ def test_a_prediction_is_not_cut_to_eight_bits() -> None:
     pred = np.full((30, 40), 100.6 / 255)
     assert sad(pred, target) == pytest.approx(0.6 / 255 * 1200 / 1000, rel=1e-9)
     assert mse(pred, target) == pytest.approx((0.6 / 255) ** 2, rel=1e-9)
+    assert sad(floored(pred), target) == mse(floored(pred), target) == 0
+
+
+def test_flooring_to_eight_bits_would_cost_half_a_level() -> None:
+    """On soft pixels, on average: a matte that is exact reads as an error."""
+    target = np.random.default_rng(0).random((100, 100))
+    assert mad(target, target) == 0
+    assert mad(floored(target), target) == pytest.approx(0.5 / 255, rel=0.02)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -91,10 +105,33 @@ def test_grad_matches_two_dimensional_kernels(seed: int) -> None:
 
 
 def test_grad_of_an_impulse_is_the_energy_of_both_kernels() -> None:
-    """Both kernels have the L2 norm 1. Wrong ports: a Gaussian of unit sum and / 10, or another scale."""
+    """Both kernels have the L2 norm 1."""
     pred = np.zeros((21, 21))
     pred[10, 10] = 1
     assert grad(pred, np.zeros((21, 21))) == pytest.approx(2 / 1000, rel=1e-12)
+    # Wrong port: a Gaussian of unit sum, the sum divided by 10, reads 3.6 % more.
+    x = np.arange(-6, 7)
+    gaussian = np.exp(-(x**2) / (2 * 1.4**2)) / np.exp(-(x**2) / (2 * 1.4**2)).sum()
+    dx, dy = (
+        cv2.sepFilter2D(pred, -1, *taps)
+        for taps in ((-x * gaussian / 1.4**2, gaussian), (gaussian, x * gaussian / 1.4**2))
+    )
+    assert (dx**2 + dy**2).sum() / 10 == pytest.approx(1.0357 * 2 / 1000, rel=1e-3)
+    # Wrong port: Sobel kernels, of the energy 12 each.
+    dx, dy = cv2.Sobel(pred, -1, 1, 0), cv2.Sobel(pred, -1, 0, 1)
+    assert (dx**2 + dy**2).sum() / 1000 == pytest.approx(24 / 1000, rel=1e-12)
+
+
+def test_grad_is_not_a_scaled_sobel() -> None:
+    """Wrong port: Sobel kernels. They see a step as a line; a Gaussian sees 2 σ² times as much."""
+    line, step, empty = np.zeros((60, 60)), np.zeros((60, 60)), np.zeros((60, 60))
+    line[:, 30] = step[:, 30:] = 1
+
+    def sobel(alpha: np.ndarray) -> float:
+        return (cv2.Sobel(alpha, -1, 1, 0) ** 2 + cv2.Sobel(alpha, -1, 0, 1) ** 2).sum() / 1000
+
+    assert sobel(step) / sobel(line) == pytest.approx(1)
+    assert grad(step, empty) / grad(line, empty) == pytest.approx(2 * 1.4**2, rel=1e-2)
 
 
 def test_grad_stretches_each_matte_over_the_whole_image() -> None:
@@ -145,12 +182,24 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return result
 
 
-def reference_conn(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def largest_label(mask: np.ndarray) -> np.ndarray:
+    """Wrong port (`getLargestCC`): the background, label 0, counts as a component."""
+    _, labels = cv2.connectedComponents(np.uint8(mask), connectivity=4)
+    return labels == np.bincount(labels.ravel()).argmax()
+
+
+def reference_conn(
+    pred: np.ndarray,
+    target: np.ndarray,
+    *,
+    step: Callable[[int], float] = lambda k: k / 10,
+    component: Callable[[np.ndarray], np.ndarray] = largest_component,
+) -> np.ndarray:
     """|φ(a) - φ(b)|, with the level map of the MATLAB code: -1 until a pixel falls out of Ω."""
     level = np.full(pred.shape, -1.0)
     for k in range(1, 11):
-        omega = largest_component((pred >= k / 10) & (target >= k / 10))
-        level[(level == -1) & ~omega] = (k - 1) / 10
+        omega = component((pred >= step(k)) & (target >= step(k)))
+        level[(level == -1) & ~omega] = step(k - 1)
     level[level == -1] = 1
     phi = [1 - (x - level) * (x - level >= 0.15) for x in (pred, target)]
     return np.abs(phi[0] - phi[1])
@@ -176,11 +225,22 @@ def test_conn_matches_a_flood_fill_on_eight_bit_noise() -> None:
 
 
 def test_conn_does_not_count_the_background_as_a_component() -> None:
-    """Wrong port (`getLargestCC`): the larger empty background becomes Ω, and no pixel is connected."""
+    """Wrong port (`getLargestCC`): the larger empty background becomes Ω, and no blob is connected."""
     target, pred = np.zeros((100, 100)), np.zeros((100, 100))
     target[10:20, 10:20], pred[10:20, 10:20] = 1.0, 0.9  # connected up to 0.9: both within 0.15, no error
     target[50:53, 50:53], pred[50:53, 50:53] = 1.0, 0.5  # an island, never in Ω: |1 - 0.5| for each of 9
     assert conn(pred, target) == pytest.approx(9 * 0.5 / 1000, rel=1e-12)
+    wrong = reference_conn(pred, target, component=largest_label).sum() / 1000
+    assert wrong == pytest.approx((9 * 0.5 + 100 * 0.1) / 1000, rel=1e-12)  # the blob's |1 - 0.9| too
+
+
+def test_conn_of_a_blob_larger_than_the_background() -> None:
+    """The same wrong port: above t = 0.5 all is one background, so the blob stays connected and its error is lost."""
+    target = np.zeros((10, 10))
+    target[:, :8] = 1
+    pred = 0.5 * target
+    assert conn(pred, target) == pytest.approx(80 * 0.5 / 1000, rel=1e-12)
+    assert reference_conn(pred, target, component=largest_label).sum() == 0
 
 
 def test_conn_does_not_connect_diagonally() -> None:
@@ -200,6 +260,8 @@ def test_conn_threshold_of_six_tenths_is_not_rounded_up() -> None:
     """Wrong port: 6 * 0.1 > 0.6, so pixels of 153 / 255 lose a level and the truth's 0.24 exceeds 0.15."""
     pred, target = np.full((10, 10), 153 / 255), np.full((10, 10), 0.74)
     assert conn(pred, target) == 0
+    wrong = reference_conn(pred, target, step=lambda k: k * 0.1).sum() / 1000
+    assert wrong == pytest.approx(100 * 0.24 / 1000, rel=1e-9)
 
 
 def test_conn_theta_is_inclusive() -> None:
@@ -217,10 +279,10 @@ def test_conn_theta_is_inclusive() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_only_the_region_counts(name: str) -> None:
     """Wrong port: the region is ignored. Sums over a region and the rest add up to the whole image's."""
-    metric, (pred, target), region = METRICS[name].function, mattes(), random_region()
+    metric, (pred, target), region = MATTING[name], mattes(), random_region()
     inside, outside = metric(pred, target, region=region), metric(pred, target, region=~region)
     share = region.mean()
-    parts = inside + outside if METRICS[name].unit.startswith("sum") else share * inside + (1 - share) * outside
+    parts = inside + outside if name in ("SAD", "Grad", "Conn") else share * inside + (1 - share) * outside
     assert parts == pytest.approx(metric(pred, target), rel=1e-10)
     assert 0 < inside != pytest.approx(metric(pred, target), rel=1e-3)
 
@@ -232,10 +294,33 @@ def test_an_error_outside_the_region_is_not_seen(name: str) -> None:
     pred[:10, :10] = 1 - pred[:10, :10]
     region = np.zeros(target.shape, bool)
     region[30:, 40:] = True
-    metric = METRICS[name].function
+    metric = MATTING[name]
     assert metric(pred, target) > 0
     if name != "Conn":  # a change elsewhere may make another component the largest: Conn is not local
         assert metric(pred, target, region=region) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_change_outside_the_region_changes_nothing(name: str) -> None:
+    """Wrong port: the region is ignored. The change is in an island: out of the filters' reach, and never in Ω."""
+    metric = MATTING[name]
+    target = np.zeros((30, 60))
+    target[5:25, 5:25] = target[12:15, 45:48] = 1
+    region = np.zeros(target.shape, bool)
+    region[:, :30] = True
+    before = target.copy()
+    before[5:25, 20:25] = 0.5  # the error inside: 100 pixels of 0.5
+    after = before.copy()
+    after[12:15, 45:48] = 0.5  # the error outside: 9 pixels of 0.5
+    inside = metric(before, target, region=region)
+    assert metric(after, target, region=region) == inside > 0
+    rise = metric(after, target) - metric(before, target)
+    expected = {"SAD": 9 * 0.5 / 1000, "MSE": 9 * 0.25 / 1800, "MAD": 9 * 0.5 / 1800, "Conn": 9 * 0.5 / 1000}
+    if name in expected:
+        assert rise == pytest.approx(expected[name], rel=1e-9)
+    else:
+        shift = (reference_gradient(after) - reference_gradient(target)) ** 2
+        assert rise == pytest.approx(shift[:, 35:].sum() / 1000, rel=1e-9) and rise > 1e-3
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -244,7 +329,7 @@ def test_degenerate_truths_are_finite_and_zero_when_met(name: str, size: tuple[i
     one_pixel = np.zeros(size)
     one_pixel[size[0] // 2, size[1] // 2] = 1
     noise = np.random.default_rng(0).random(size)
-    metric = METRICS[name].function
+    metric = MATTING[name]
     for target in (np.zeros(size), np.ones(size), one_pixel, np.full(size, 0.5), noise[:, ::-1]):
         assert metric(target, target) == pytest.approx(0, abs=1e-20)  # OpenCV rounds by where an array starts in memory
         for pred in (np.zeros(size), np.ones(size), 1 - target):
@@ -257,7 +342,7 @@ def test_degenerate_truths_are_finite_and_zero_when_met(name: str, size: tuple[i
 
 @pytest.mark.parametrize("name", ALL)
 def test_inputs_are_left_alone_and_may_be_views(name: str) -> None:
-    metric, (pred, target), region = METRICS[name].function, mattes(), random_region()
+    metric, (pred, target), region = MATTING[name], mattes(), random_region()
     expected = metric(pred, target, region=region)
     before = pred.copy(), target.copy(), region.copy()
     views = [np.asfortranarray(array) for array in before]
@@ -269,7 +354,7 @@ def test_inputs_are_left_alone_and_may_be_views(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_wrong_inputs_are_refused(name: str) -> None:
-    metric, (pred, target) = METRICS[name].function, mattes()
+    metric, (pred, target) = MATTING[name], mattes()
     with pytest.raises(AssertionError, match="shapes"):
         metric(pred[:-1], target)
     with pytest.raises(AssertionError, match="uint8"):
@@ -281,69 +366,18 @@ def test_wrong_inputs_are_refused(name: str) -> None:
 
 
 def test_the_table_has_the_order_of_the_papers() -> None:
-    assert ALL == ["SAD", "MSE", "MAD", "Grad", "Conn"]
-    assert all(metric.lower_is_better and metric.unit for metric in METRICS.values())
+    assert list(MATTING.items()) == [("SAD", sad), ("MSE", mse), ("MAD", mad), ("Grad", grad), ("Conn", conn)]
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Boundary band
-
-
-def reference_band(target: np.ndarray, radius_px: float) -> np.ndarray:
-    points = [(y, x, target[y, x]) for y in range(target.shape[0]) for x in range(target.shape[1])]
-    band = np.zeros(target.shape, bool)
-    for y, x, a in points:
-        band[y, x] = 0 < a < 1 or any(
-            (0 < b < 1 or (a >= 0.5) != (b >= 0.5)) and (y - v) ** 2 + (x - u) ** 2 <= radius_px**2
-            for v, u, b in points
-        )
-    return band
-
-
-@pytest.mark.parametrize("radius_px", [0, 1, 1.5, 3, 5])
-def test_band_matches_all_distances(radius_px: float) -> None:
-    rng = np.random.default_rng(0)
-    hard = (random_matte(16, 23) > 0.8).astype(np.float64)
-    soft = hard.copy()
-    soft[rng.random(soft.shape) < 0.01] = 0.3
-    soft[8, :3] = 0.9
-    for target in (hard, soft):
-        np.testing.assert_array_equal(boundary_band(target, radius_px), reference_band(target, radius_px))
-
-
-def test_band_of_a_straight_edge_is_its_radius_on_each_side() -> None:
-    target = np.zeros((10, 40))
-    target[:, 20:] = 1
-    columns = boundary_band(target, 4).all(axis=0)
-    assert np.flatnonzero(columns).tolist() == list(range(16, 24))
-    assert boundary_band(target, 4).sum() == 80
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_band_of_constant_truths(size: tuple[int, int]) -> None:
-    assert not boundary_band(np.zeros(size), 5).any()
-    assert not boundary_band(np.ones(size), 5).any()
-    assert not boundary_band(np.ones(size), math.inf).any()
-    assert boundary_band(np.full(size, 0.5), 0).all()
-
-
-def test_band_of_one_pixel_is_a_disc() -> None:
-    """Of any size: distances are exact, not chamfer sums that drift with the radius."""
-    target = np.zeros((101, 101), np.float32)
-    target[50, 50] = 1
-    yy, xx = np.mgrid[:101, :101] - 50
-    for radius_px in (5, 13, 45):
-        np.testing.assert_array_equal(boundary_band(target, radius_px), yy**2 + xx**2 <= radius_px**2)
-
-
-def test_band_shows_what_the_whole_image_dilutes() -> None:
-    target = np.zeros((200, 200))
-    target[:, 100:] = 1
-    pred = cv2.GaussianBlur(target, (0, 0), 2)
-    band = boundary_band(target, 8)
-    assert band.mean() == 0.08
-    assert mse(pred, target, region=band) > 12 * mse(pred, target)
-    assert sad(pred, target, region=band) == pytest.approx(sad(pred, target), rel=1e-3)
+def test_several_metrics_in_several_regions_are_each_alone() -> None:
+    (pred, target), region = mattes(), random_region()
+    pred, target = pred.astype(np.float32), target.astype(np.float32)
+    scores = matting(pred, target, ["Conn", "MSE", "Grad"], {"": None, "_unknown": region})
+    assert list(scores) == ["Conn", "Conn_unknown", "MSE", "MSE_unknown", "Grad", "Grad_unknown"]
+    for name in ("Conn", "MSE", "Grad"):
+        assert scores[name] == MATTING[name](pred, target)
+        assert scores[f"{name}_unknown"] == MATTING[name](pred, target, region=region) != scores[name]
+    assert matting(pred, target, [], {"": None}) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -357,7 +391,7 @@ def test_constant_baseline_is_the_best_of_all_levels() -> None:
         targets = [np.rint(255 * rng.random(size) ** rng.uniform(0.3, 3)) / 255 for size in sizes]
         baseline = ConstantBaseline()
         for target in targets:
-            baseline.add(target)
+            baseline.add(truth_levels(target))
         scores = [np.mean([sad(np.full(t.shape, v / 255), t) for t in targets]) for v in range(256)]
         constant, score = baseline.result()
         assert score == pytest.approx(min(scores), rel=1e-12)
@@ -368,9 +402,15 @@ def test_constant_baseline_of_mostly_empty_mattes_is_their_area() -> None:
     target = np.zeros((100, 100), np.float32)
     target[:30] = 1
     baseline = ConstantBaseline()
-    baseline.add(target)
-    baseline.add(np.zeros((10, 10)))
+    baseline.add(truth_levels(target))
+    baseline.add(truth_levels(np.zeros((10, 10))))
     assert baseline.result() == (0.0, 3.0 / 2)
+
+
+def test_truth_levels_are_rounded_and_counted() -> None:
+    levels = truth_levels(np.array([[0, 0.4 / 255, 0.6 / 255], [1, 254.4 / 255, 254.6 / 255]], np.float32))
+    assert levels.shape == (256,) and levels.sum() == 6
+    assert levels[[0, 1, 254, 255]].tolist() == [2, 1, 1, 2]
 
 
 def test_constant_baseline_needs_an_image() -> None:

@@ -1,4 +1,4 @@
-"""utils.pairs and utils.layouts: published trees are found, faults are named."""
+"""utils.pairs, utils.names and utils.layouts: published trees are found, faults are named."""
 
 import unicodedata
 from pathlib import Path
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from config import PredictConfig
 from utils.errors import UserError
 from utils.images import write_image
 from utils.layouts import BENCHMARKS, DATASETS
-from utils.pairs import Pair, check_pairs, find_benchmark, find_pairs
+from utils.names import RESULT_KINDS, match_names, pair_by_name
+from utils.pairs import NotFound, Pair, check_pairs, find_benchmark, find_pairs, present_benchmarks
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -72,6 +74,18 @@ PUBLISHED = [
     ("AM-2K", "train", "train/original", "train/mask"),
     ("AM-2K", "val", "validation/original", "validation/mask"),
     ("PPM-100", "test", "image", "matte"),
+    ("PhotoMatte85", "test", "im", "gt"),  # published without images: the project's own tree
+    ("Composition-1k", "test", "merged", "alpha_copy"),
+    ("Composition-1k", "test", "Test_set/merged", "Test_set/alpha_copy"),
+    ("Composition-1k", "test", "Combined_Dataset/Test_set/merged", "Combined_Dataset/Test_set/alpha_copy"),
+    (
+        "Composition-1k",
+        "test",
+        "Combined_Dataset/Test_set/Adobe-licensed images/merged",
+        "Combined_Dataset/Test_set/Adobe-licensed images/alpha_copy",
+    ),
+    ("UHRIM", "test", "Test/merged", "Test/alpha_copy"),
+    ("UHRIM", "test", "test/merged", "test/alpha_copy"),
     ("Custom", "train", "train/im", "train/gt"),
     ("Custom", "val", "val/im", "val/gt"),
     ("Custom", "test", "test/im", "test/gt"),
@@ -123,6 +137,56 @@ def test_photographs_without_a_camouflaged_object_are_no_samples(tmp_path: Path)
     assert names(find_pairs(tmp_path, "COD10K", "test")) == "COD10K-CAM-1-a"
 
 
+# ------------------------------------------------------------------------------------------------- trimaps
+
+# Written down from the publishers' own code and instructions, not from the registry.
+PUBLISHED_TRIMAPS = [
+    ("P3M-10K", "P3M-500-P", "validation1", "blurred_image", "mask", "trimap"),
+    ("P3M-10K", "P3M-500-NP", "validation2", "original_image", "mask", "trimap"),
+    ("P3M-10K", "P3M-500-NP", "validation/P3M-500-NP", "original_image", "mask", "trimap"),
+    ("AIM-500", "test", ".", "original", "mask", "trimap"),
+    ("AIM-500", "test", "validation", "original", "mask", "trimap"),
+    ("AM-2K", "val", "validation", "original", "mask", "trimap"),
+    ("Composition-1k", "test", ".", "merged", "alpha_copy", "trimaps"),
+    ("Composition-1k", "test", "Test_set/Adobe-licensed images", "merged", "alpha_copy", "trimaps"),
+    ("UHRIM", "test", "Test", "merged", "alpha_copy", "trimaps"),
+    ("Custom", "val", "val", "im", "gt", "trimap"),
+]
+
+
+@pytest.mark.parametrize(("dataset", "split", "place", "images", "alphas", "trimaps"), PUBLISHED_TRIMAPS)
+def test_published_trimaps_are_found(
+    dataset: str, split: str, place: str, images: str, alphas: str, trimaps: str, tmp_path: Path
+) -> None:
+    root = tmp_path / dataset
+    tree(root / place, images, alphas, names="boy_9 boy_10")
+    assert [pair.trimap for pair in find_pairs(root, dataset, split, trimaps=True)] == [None, None]
+    touch(*(root / place / trimaps / f"{name}.png" for name in ("boy_9", "boy_10", "another")))
+    pairs = find_pairs(root, dataset, split, trimaps=True)
+    assert [pair.trimap for pair in pairs] == [root / place / trimaps / f"boy_{i}.png" for i in (9, 10)]
+    assert find_benchmark(tmp_path, f"{dataset}/{split}", trimaps=True) == pairs
+    for unasked in (find_pairs(root, dataset, split), find_benchmark(tmp_path, f"{dataset}/{split}")):
+        assert unasked == [pair._replace(trimap=None) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ("a.png", r"2 images, 1 without trimap \(b\) in .*val/trimap; complete the folder or correct --data-root"),
+        ("", r"2 images, 2 without trimap \(a, b\)"),
+        ("a.png a.bmp b.png", r"2 images, 1 trimap names twice \(a\.(bmp = a\.png|png = a\.bmp)\)"),
+    ],
+)
+def test_trimaps_that_lack_are_counted_and_named_if_they_are_asked_for(there: str, says: str, tmp_path: Path) -> None:
+    tree(tmp_path, "val/im", "val/gt")
+    (tmp_path / "val/trimap").mkdir()
+    touch(*(tmp_path / "val/trimap" / name for name in there.split()))
+    assert names(find_pairs(tmp_path, split="val")) == "a b"
+    with pytest.raises(UserError, match=says) as caught:
+        find_pairs(tmp_path, split="val", trimaps=True)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------------- benchmarks
 
 
@@ -142,11 +206,79 @@ def test_benchmark_never_takes_another_datasets_images(tmp_path: Path) -> None:
     tree(tmp_path / "DIS5K_Flat", "test/im", "test/gt")
     tree(tmp_path / "DIS5K_Flat", "test/DIS-TE1/im", "test/DIS-TE1/gt", names="a")
     tree(tmp_path / "AM-2K", "validation/original", "validation/mask")
+    tree(tmp_path / "Others", "Test_set/merged", "Test_set/alpha_copy")
     assert names(find_benchmark(tmp_path / "DIS5K_Flat", "DIS-TE")) == "a b"
     assert names(find_benchmark(tmp_path / "DIS5K_Flat", "DIS-TE1")) == "a"
-    for root, name in (("DIS5K_Flat", "HRS10K"), ("DIS5K_Flat", "UHRSD"), ("AM-2K", "AIM-500")):
+    for root, name in (
+        ("DIS5K_Flat", "HRS10K"),
+        ("DIS5K_Flat", "UHRSD"),
+        ("AM-2K", "AIM-500"),
+        ("Others", "Composition-1k"),
+    ):
         with pytest.raises(UserError, match=f"no {name} test images"):
             find_benchmark(tmp_path / root, name)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(("dataset", "split", "images", "alphas"), PUBLISHED)
+def test_no_tree_is_taken_for_two_datasets(
+    dataset: str, split: str, images: str, alphas: str, named: bool, tmp_path: Path
+) -> None:
+    root = tmp_path / (dataset if named else "data")
+    tree(root, images, alphas)
+    own = {name for name, (owner, _) in BENCHMARKS.items() if owner == dataset}
+    for where in (root, tmp_path):
+        try:
+            present, absent = present_benchmarks(where)
+        except NotFound:
+            continue
+        assert set(present) <= own
+        assert set(absent) == set(BENCHMARKS) - set(present) - {"Custom", "Embedded"}
+
+
+def test_benchmarks_that_are_there_are_told_from_those_that_are_not(tmp_path: Path) -> None:
+    for i in (1, 2, 3, 4):
+        tree(tmp_path, f"DIS5K/DIS-TE{i}/im", f"DIS5K/DIS-TE{i}/gt", names=f"x{i}")
+    tree(tmp_path, "PPM-100/image", "PPM-100/matte")
+    tree(tmp_path, "Composition-1k-testset/merged", "Composition-1k-testset/alpha_copy")
+    tree(tmp_path, "im", "gt")  # could be anybody's
+    present, absent = present_benchmarks(tmp_path)
+    assert present == ["DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4", "DIS-TE", "PPM-100", "Composition-1k"]
+    assert absent[:3] == ["DIS-VD", "HRS10K", "HRSOD"] and not {"Custom", "Embedded"} & {*absent}
+    assert present_benchmarks(tmp_path / "PPM-100")[0] == ["PPM-100"]
+
+
+def test_pooled_benchmark_is_absent_if_a_part_is(tmp_path: Path) -> None:
+    for i in (1, 3):
+        tree(tmp_path, f"DIS5K/DIS-TE{i}/im", f"DIS5K/DIS-TE{i}/gt")
+    present, absent = present_benchmarks(tmp_path)
+    assert present == ["DIS-TE1", "DIS-TE3"]
+    assert "DIS-TE" in absent
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("im/lonely.png gt/a.png im/a.png", r"HRSOD test: 2 images, 1 without alpha \(lonely\)"),
+        ("im/a.png", r"HRSOD test: no folder .*/gt for the alphas"),
+        ("gt/a.png", r"HRSOD test: no folder .*/im for the images"),
+        ("im/readme.txt gt/readme.txt", r"HRSOD test: no images in"),
+    ],
+)
+def test_broken_benchmark_is_not_passed_over(broken: str, says: str, tmp_path: Path) -> None:
+    tree(tmp_path, "PPM-100/image", "PPM-100/matte")
+    touch(*(tmp_path / "HRSOD/TE-HRSOD" / name for name in broken.split()))
+    with pytest.raises(UserError, match=says) as caught:
+        present_benchmarks(tmp_path)
+    assert not isinstance(caught.value, NotFound)
+
+
+def test_no_benchmark_at_all_names_the_folder(tmp_path: Path) -> None:
+    tree(tmp_path, "test/im", "test/gt")
+    with pytest.raises(UserError, match=f"no benchmark in {tmp_path}: looked for DIS-VD, .*; pass --data-root"):
+        present_benchmarks(tmp_path)
+    with pytest.raises(UserError, match=f"no benchmark in {tmp_path}/nowhere: no such folder; pass --data-root"):
+        present_benchmarks(tmp_path / "nowhere")
 
 
 def test_own_folder_is_a_benchmark(tmp_path: Path) -> None:
@@ -233,6 +365,99 @@ def test_empty_and_missing_folders_are_named(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
+# ------------------------------------------------------------------------------------------------- names
+
+
+def fill(folder: Path, files: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    touch(*(folder / file for file in files.split()))
+    return folder
+
+
+def test_predictions_are_paired_with_truths_by_name(tmp_path: Path) -> None:
+    predictions = fill(tmp_path / "p", "x10.png x2.jpg sub/x1.png other/x2.png x1.PNG .DS_Store notes.txt")
+    truths = fill(tmp_path / "t", "x2.png x10.png sub/x1.tif sub/x3.png x3.png")
+    assert pair_by_name(predictions, truths) == (
+        [
+            ("sub/x1", predictions / "sub/x1.png", truths / "sub/x1.tif"),
+            ("x2", predictions / "x2.jpg", truths / "x2.png"),
+            ("x10", predictions / "x10.png", truths / "x10.png"),
+        ],
+        ["sub/x3", "x3"],
+        ["other/x2", "x1"],
+    )
+
+
+def test_accents_are_one_name_however_they_are_written(tmp_path: Path) -> None:
+    predictions = fill(tmp_path / "p", unicodedata.normalize("NFD", "é.png"))
+    truths = fill(tmp_path / "t", unicodedata.normalize("NFC", "é.png"))
+    assert [name for name, *_ in pair_by_name(predictions, truths).matched] == [unicodedata.normalize("NFC", "é")]
+
+
+def test_results_of_predict_are_paired_with_truths(tmp_path: Path) -> None:
+    predictions = fill(tmp_path / "p", "a_alpha.png a_cutout.png s/b_alpha.png c_cutout.png d_alpha.png d_cutout.png")
+    found = pair_by_name(predictions, fill(tmp_path / "t", "a.png s/b.png c.png"))
+    assert [(name, path.name) for name, path, _ in found.matched] == [("a", "a_alpha.png"), ("s/b", "b_alpha.png")]
+    assert found.missing == ["c"]
+    assert found.extra == ["c_cutout", "d_alpha", "d_cutout"]
+    assert set(RESULT_KINDS) == set(PredictConfig(inputs=(Path("x"),)).save)
+
+
+def test_own_name_comes_before_the_one_predict_gives(tmp_path: Path) -> None:
+    found = pair_by_name(fill(tmp_path / "p", "a.png a_alpha.png a_cutout.png"), fill(tmp_path / "t", "a.png"))
+    assert [path.name for _, path, _ in found.matched] == ["a.png"] and found.extra == ["a_alpha", "a_cutout"]
+    found = pair_by_name(fill(tmp_path / "q", "b_alpha.png"), fill(tmp_path / "u", "b.png b_alpha.png"))
+    assert [(name, path.name) for name, path, _ in found.matched] == [("b_alpha", "b_alpha.png")]
+    assert found.missing == ["b"]  # one file is never the answer to two truths
+
+
+@pytest.mark.parametrize(
+    ("predictions", "truths", "says"),
+    [
+        ("a.png", "", "--ground-truth {t}: no images there"),
+        ("", "a.png", "--predictions {p}: no images there"),
+        ("a.png", None, "--ground-truth {t}: no such folder"),
+        (None, "a.png", "--predictions {p}: no such folder"),
+        ("a.png a.jpg s/a.bmp", "a.png", r"--predictions {p}: 1 names twice \(a\.(jpg = a\.png|png = a\.jpg)\)"),
+        ("a.png", "b.png b.tif", r"--ground-truth {t}: 1 names twice \(b\.(png = b\.tif|tif = b\.png)\)"),
+        ("s/a.png", "a.png b.png", r"--predictions {p}: none of its 1 images \(s/a\).*--ground-truth {t} \(a, b\)"),
+    ],
+)
+def test_folders_that_cannot_be_paired_are_named(
+    predictions: str | None, truths: str | None, says: str, tmp_path: Path
+) -> None:
+    for folder, files in (("p", predictions), ("t", truths)):
+        if files is not None:
+            fill(tmp_path / folder, files)
+    with pytest.raises(UserError, match=says.format(p=tmp_path / "p", t=tmp_path / "t")) as caught:
+        pair_by_name(tmp_path / "p", tmp_path / "t")
+    assert "\n" not in str(caught.value)
+
+
+def test_truths_are_no_predictions(tmp_path: Path) -> None:
+    fill(tmp_path / "t", "a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "t")
+    for predictions in (tmp_path / "t", tmp_path / "x" / ".." / "t", tmp_path / "link"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=f"--mine and --theirs are the same folder, {tmp_path}/t"):
+            pair_by_name(predictions, tmp_path / "t", predictions_flag="--mine", truths_flag="--theirs")
+
+
+def test_files_are_found_by_the_names_they_go_with(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "t", "b.png s/a.png unasked.png c_alpha.png")
+    found, missing = match_names(["s/a", "c", "b", "a"], folder, "--trimaps")
+    assert list(found.items()) == [("s/a", folder / "s/a.png"), ("b", folder / "b.png")]
+    assert missing == ["c", "a"]
+    fill(tmp_path / "t", "b.tif")
+    with pytest.raises(UserError, match=f"--trimaps {folder}: 1 names twice"):
+        match_names(["s/a"], folder, "--trimaps")
+    with pytest.raises(UserError, match=f"--images {tmp_path}/nowhere: no such folder"):
+        match_names(["a"], tmp_path / "nowhere", "--images")
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
 def write_pair(root: Path, name: str, size: tuple[int, int], alpha_size: tuple[int, int] | None = None) -> None:
     rng = np.random.default_rng(sum(name.encode()))
     write_image(root / "im" / f"{name}.png", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
@@ -249,7 +474,7 @@ def test_sizes_are_compared_as_displayed(tmp_path: Path) -> None:
     write_pair(tmp_path, "c", (6, 9))
     (tmp_path / "gt/c.png").write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"2 of 3 pairs .*b\.png is 9x6 but .*b\.png is 6x9.*c\.png: empty file"
+        UserError, match=r"2 of 3 pairs .*b\.png is 9x6, but .*b\.png is 6x9.*c\.png: empty file"
     ) as caught:
         check_pairs(find_pairs(tmp_path, split="test"))
     assert "\n" not in str(caught.value)

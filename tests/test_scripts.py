@@ -1,6 +1,5 @@
 """eval.py, predict.py, export_inference.py as a user meets them: wrong use, results, exit status."""
 
-import csv
 import json
 import os
 import subprocess
@@ -287,76 +286,7 @@ def test_empty_and_missing_inputs(refused: Callable[..., str], checkpoint: Path,
     assert "nowhere.jpg" in refused(predict_script.main, tmp_path / "nowhere.jpg", "--checkpoint", checkpoint)
 
 
-# ------------------------------------------------------------------------------------------------- eval
-
-
-def levels(*rows: list[int]) -> np.ndarray:
-    return np.array(rows, np.uint8)
-
-
-def test_eval_of_mattes_by_hand(run: Callable, tmp_path: Path) -> None:
-    truth, mattes = tmp_path / "truth", tmp_path / "anybody"
-    write_image(truth / "a.png", levels([0, 255], [255, 0]))
-    write_image(mattes / "a.png", levels([51, 255], [0, 0]))  # off by 0.2 and 1.0
-    write_image(truth / "x" / "b.png", levels([255, 255, 255, 255]))
-    write_image(mattes / "x" / "b.png", levels([255, 255, 255, 102]))  # off by 0.6
-    write_image(mattes / "extra.png", levels([0]))
-    finished = run(eval_script.main, "--predictions", mattes, "--ground-truth", truth, "--out", "scores")
-    assert finished.status == 0, finished.err
-
-    entry = json.loads(Path("scores/metrics.json").read_text())["anybody"]
-    expected = {"SAD": (1.2 + 0.6) / 2 / 1000, "MSE": (1.04 / 4 + 0.36 / 4) / 2, "MAD": (1.2 / 4 + 0.6 / 4) / 2}
-    for name, value in expected.items():
-        assert entry["metrics"][name] == pytest.approx(value, abs=1e-7)
-        assert entry["units"][name]
-    assert entry["images"] == 2 and entry["region"] and entry["resolution"]
-    best = entry["best_constant_alpha"]  # 6 of 8 pixels are white: all-white misses two
-    assert best["alpha"] == 1.0 and best["SAD"] == pytest.approx(2 / 2 / 1000)
-
-    with open("scores/per_image.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert next(iter(rows[0])) == "name" and {"benchmark", "height", "width", "SAD", "MSE", "MAD"} <= set(rows[0])
-    assert [row["name"] for row in rows] == ["a", "x/b"]
-    assert float(rows[0]["SAD"]) == pytest.approx(1.2 / 1000, abs=1e-7)
-    assert (rows[1]["height"], rows[1]["width"]) == ("1", "4")
-    assert "0.35" in finished.out or "0.225" in finished.out
-    assert "images" in finished.out and "nan" not in finished.out.lower()
-
-
-def test_perfect_mattes_score_zero_and_other_formats_pair(run: Callable, tmp_path: Path) -> None:
-    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
-    write_image(tmp_path / "truth" / "a.png", ramp)
-    (tmp_path / "mattes").mkdir()
-    Image.fromarray(ramp).save(tmp_path / "mattes" / "a.tif")
-    finished = run(eval_script.main, "--predictions", tmp_path / "mattes", "--ground-truth", tmp_path / "truth")
-    assert finished.status == 0, finished.err
-    metrics = json.loads(Path("eval_results/metrics.json").read_text())["mattes"]["metrics"]
-    assert all(metrics[name] == 0 for name in ("SAD", "MSE", "MAD"))
-
-
-def test_missing_mattes_are_counted_and_named(refused: Callable[..., str], tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        write_image(tmp_path / "truth" / f"{name}.png", levels([0, 255]))
-    write_image(tmp_path / "mattes" / "b.png", levels([0, 255]))
-    line = refused(
-        eval_script.main, "--predictions", tmp_path / "mattes", "--ground-truth", tmp_path / "truth", "--out", "scores"
-    )
-    assert "2 of 3" in line and "(a, c)" in line
-
-
-def test_eval_of_wrong_folders(refused: Callable[..., str], tmp_path: Path) -> None:
-    write_image(tmp_path / "truth" / "a.png", levels([0, 255]))
-    (tmp_path / "empty").mkdir()
-
-    def line(mattes: str, truth: str) -> str:
-        return refused(eval_script.main, "--predictions", tmp_path / mattes, "--ground-truth", tmp_path / truth)
-
-    assert "nowhere" in line("nowhere", "truth")
-    assert "nowhere" in line("truth", "nowhere")
-    assert "empty" in line("truth", "empty")
-    assert "1 of 1" in line("empty", "truth")
-    write_image(tmp_path / "other" / "a.png", levels([0, 255, 0]))
-    assert "2x1" in line("other", "truth")
+# ------------------------------------------------------------------------------------------------- predict, eval
 
 
 def test_predicted_results_can_be_scored(

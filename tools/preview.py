@@ -7,9 +7,9 @@ from config import RUNS, PreviewConfig, parse_cli
 from utils.errors import run_script
 from utils.evaluation import evenly_spaced, predictions
 from utils.files import require_writable
-from utils.inference import load_model, newest_best, to_alpha
+from utils.inference import load_model, newest_best
 from utils.pairs import find_pairs
-from utils.plots import make_preview, save_previews
+from utils.plots import save_previews
 
 
 def main() -> int:
@@ -18,16 +18,8 @@ def main() -> int:
     checkpoint = config.checkpoint or newest_best(RUNS)
     predictor = load_model(checkpoint, config.device)
     require_writable(config.output.parent, "--output")
-    previews = [
-        make_preview(
-            item.rgb,
-            item.alpha,
-            item.pred_alpha("coarse"),
-            to_alpha(item.output.error_logits),
-            item.pred_alpha("refined"),
-        )
-        for item in predictions(predictor, pairs, num_workers=0, max_pixels=config.max_pixels, title="preview")
-    ]
+    read = predictions(predictor, pairs, num_workers=0, max_pixels=config.max_pixels, title="preview")
+    previews = [item.preview() for item in read]
     save_previews(config.output, previews, f"{checkpoint}: {config.dataset} {config.split}")
     print(config.output)
     return 0

@@ -15,6 +15,7 @@ class DatasetLayout:
         splits: split name to the places it may be in, tried in order. A place is a folder below the dataset's own
             folder, or several joined by " + " that are pooled.
         folders: (images, alphas) below a place, tried in order; "{}" stands for the place.
+        trimaps: folders of the trimaps it is published with, below a place, tried in order; "{}" stands for the place.
         aliases: other names the dataset's own folder is known by.
         home: where to get it; empty if nowhere.
         licence: in a few words, with the file that says so.
@@ -25,6 +26,7 @@ class DatasetLayout:
     name: str
     splits: dict[str, tuple[str, ...]]
     folders: tuple[tuple[str, str], ...]
+    trimaps: tuple[str, ...] = ()
     home: str = ""
     licence: str = "see home page"
     aliases: tuple[str, ...] = ()
@@ -34,6 +36,7 @@ class DatasetLayout:
 
 _IM_GT = ("{}/im", "{}/gt")  # DIS5K's own, also how BiRefNet packs every set, and what we write ourselves
 _IMAGES_MASKS = ("{}/images", "{}/masks")  # InSPyReNet and PDFNet
+_MERGED = ("{}/merged", "{}/alpha_copy")  # composites, as GCA-Matting and the codes after it call them
 _TEST_AS_VAL = "no validation set is published: val is the test set, so a best checkpoint is chosen on it"
 
 
@@ -126,6 +129,7 @@ _LAYOUTS = (
             "P3M-500-NP": ("validation/P3M-500-NP", "validation2", "TE-P3M-500-NP", "test"),
         },
         folders=(("{}/blurred_image", "{}/mask"), ("{}/original_image", "{}/mask"), _IM_GT),
+        trimaps=("{}/trimap",),
         home="https://github.com/JizhiziLi/P3M",
         licence="release agreement, MIT (README.md at the home page)",
         note="both published sets are called validation: val is P3M-500-P, test is P3M-500-NP",
@@ -134,6 +138,7 @@ _LAYOUTS = (
         name="AIM-500",
         splits={"test": (".", "validation", "test")},
         folders=(("{}/original", "{}/mask"), _IM_GT),
+        trimaps=("{}/trimap",),
         home="https://github.com/JizhiziLi/AIM",
         licence="release agreement, MIT (core/README.md at the home page)",
         note="a test set only",
@@ -146,6 +151,7 @@ _LAYOUTS = (
             "test": ("validation", "TE-AM-2k", "val"),
         },
         folders=(("{}/original", "{}/mask"), _IM_GT),
+        trimaps=("{}/trimap",),
         home="https://github.com/JizhiziLi/GFM",
         licence="release agreement, MIT (core/README.md at the home page)",
         note="one validation set is published: val and test are the same",
@@ -159,9 +165,47 @@ _LAYOUTS = (
         note="a test set only",
     ),
     DatasetLayout(
+        name="PhotoMatte85",
+        splits={"test": (".", "test")},
+        folders=(_IM_GT,),
+        home="https://github.com/PeterL1n/BackgroundMattingV2",
+        note="published as 85 RGBA foregrounds without backgrounds: compose them first, images to im, alphas to gt; "
+        "scores depend on the backgrounds taken",
+    ),
+    DatasetLayout(
+        name="Composition-1k",
+        # Adobe sends the parts in Combined_Dataset/Test_set/Adobe-licensed images; the images are composed there.
+        splits={
+            "test": (
+                ".",
+                "Test_set/Adobe-licensed images",
+                "Test_set",
+                "Combined_Dataset/Test_set/Adobe-licensed images",
+                "Combined_Dataset/Test_set",
+                "test",
+            )
+        },
+        folders=(_MERGED, _IM_GT),
+        trimaps=("{}/trimaps", "{}/trimap"),
+        home="https://sites.google.com/view/deepimagematting",
+        licence="an agreement with Adobe that forbids passing it on (from the authors at the home page)",
+        aliases=("Composition-1k-testset", "Combined_Dataset", "Adobe_Deep_Matting_Dataset", "adobe_composition-1k"),
+        note="a test set only: 50 foregrounds on 20 backgrounds each; alpha_copy holds each alpha under its 20 names",
+    ),
+    DatasetLayout(
+        name="UHRIM",
+        splits={"test": ("Test", "test", ".")},
+        folders=(_MERGED, _IM_GT),
+        trimaps=("{}/trimaps", "{}/trimap"),
+        home="https://huggingface.co/datasets/dafbgd/UHRIM",
+        aliases=("UHR-395",),
+        note="a test set only: 1000 composites; their backgrounds are images of DIS5K",
+    ),
+    DatasetLayout(
         name="Custom",
         splits=_CUSTOM_SPLITS,
         folders=(_IM_GT,),
+        trimaps=("{}/trimap",),
         licence="yours",
     ),
     DatasetLayout(
@@ -190,6 +234,9 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "AIM-500": ("AIM-500", "test"),
     "AM-2K": ("AM-2K", "test"),
     "PPM-100": ("PPM-100", "test"),
+    "PhotoMatte85": ("PhotoMatte85", "test"),
+    "Composition-1k": ("Composition-1k", "test"),
+    "UHRIM": ("UHRIM", "test"),
     "Custom": ("Custom", "test"),
     "Embedded": ("Embedded", "val"),
 }

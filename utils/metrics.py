@@ -4,19 +4,18 @@ Every metric is `(pred, target, *, region=None) -> float`:
 
 - pred, target: (H, W) float in [0, 1], predicted and true alpha at the truth's own resolution. Never uint8: a
   prediction cut to 8 bits before it is scored is off by up to a grey level.
-- region: (H, W) bool, the pixels that count (a trimap's unknown ones, `boundary_band`, ...); None is the
+- region: (H, W) bool, the pixels that count (a trimap's unknown ones, a `boundary_band`, ...); None is the
   whole image. What is scored inside a region may depend on pixels outside it: filters and connected
   components see the image.
 - The result is float64 arithmetic, >= 0 and 0 for a perfect prediction. An empty region holds no error: 0.0,
   never nan. Callers that average over images count those.
 
-`METRICS` lists them by the name that tables print.
+`MATTING` lists them by the name that tables print.
 """
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -57,9 +56,7 @@ def grad(pred: np.ndarray, target: np.ndarray, *, region: np.ndarray | None = No
     ∇ are first derivatives of a Gaussian of 1.4 px, 9x9, each kernel of unit L2 norm, on mattes first
     stretched to [0, 1] over the whole image (MATLAB's mat2gray), with a replicated border.
     """
-    pred, target = _float64(pred, target)
-    magnitudes = _gradient_magnitude(pred), _gradient_magnitude(target)
-    return cv2.norm(*magnitudes, cv2.NORM_L2SQR, _mask(target, region)) / 1000
+    return _sum(_gradient_errors(*_float64(pred, target)), region) / 1000
 
 
 def conn(pred: np.ndarray, target: np.ndarray, *, region: np.ndarray | None = None) -> float:
@@ -69,10 +66,7 @@ def conn(pred: np.ndarray, target: np.ndarray, *, region: np.ndarray | None = No
     the first in reading order among equals. A pixel's level l is the last t up to which it was in every Ω.
     With d = x - l, φ(x) = 1 - d where d >= 0.15, else 1.
     """
-    pred, target = _float64(pred, target)
-    level = CONN_LEVELS[_connected_levels(np.minimum(pred, target))]
-    detachments = _detachment(pred, level), _detachment(target, level)
-    return cv2.norm(*detachments, cv2.NORM_L1, _mask(target, region)) / 1000
+    return _sum(_connectivity_errors(*_float64(pred, target)), region) / 1000
 
 
 @functools.cache
@@ -84,6 +78,18 @@ def _gradient_taps() -> tuple[np.ndarray, np.ndarray]:
     gaussian = np.exp(-(offsets**2) / (2 * sigma**2))
     derivative = -offsets * gaussian
     return gaussian / np.linalg.norm(gaussian), derivative / np.linalg.norm(derivative)
+
+
+def _gradient_errors(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(|∇a| - |∇b|)² of each pixel."""
+    difference = _gradient_magnitude(pred) - _gradient_magnitude(target)
+    return np.square(difference, out=difference)
+
+
+def _connectivity_errors(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """|φ(a) - φ(b)| of each pixel."""
+    level = CONN_LEVELS[_connected_levels(np.minimum(pred, target))]
+    return cv2.absdiff(_detachment(pred, level), _detachment(target, level))
 
 
 def _gradient_magnitude(alpha: np.ndarray) -> np.ndarray:
@@ -118,51 +124,36 @@ def _detachment(alpha: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Regions
-
-
-def boundary_band(target: np.ndarray, radius_px: float) -> np.ndarray:
-    """The pixels that make a matte hard: those within a radius of the true edge or of a soft pixel.
-
-    A pixel is in the band if it is soft (0 < alpha < 1), or if a soft pixel or one of the opposite value (a 0
-    for a 1) is at most `radius_px` away, centre to centre (Euclidean). A straight hard edge has a band of
-    floor(radius_px) pixels on each side; a constant 0 or 1 truth has none.
-
-    Args:
-        target: (H, W) float in [0, 1], true alpha.
-        radius_px: in pixels of `target`, >= 0.
-
-    Returns:
-        (H, W) bool.
-    """
-    to_edge_px = np.zeros(target.shape, np.float32)
-    for hard_side in (target >= 1, target <= 0):
-        if hard_side.all():
-            return np.zeros(target.shape, bool)  # no edge to measure a distance to
-        # 0 outside this side, so the two sides' transforms add up to one map.
-        to_edge_px += cv2.distanceTransform(hard_side.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return to_edge_px <= radius_px
-
-
-# ------------------------------------------------------------------------------------------------------------
 # The table and its floor
 
 
-class Metric(NamedTuple):
-    """What a table needs to know about a metric."""
-
-    function: Callable[..., float]
-    unit: str
-    lower_is_better: bool
+MATTING: dict[str, Callable[..., float]] = {"SAD": sad, "MSE": mse, "MAD": mad, "Grad": grad, "Conn": conn}
+_ERROR_MAPS = {"Grad": _gradient_errors, "Conn": _connectivity_errors}  # whose sum / 1000 the metric is
 
 
-METRICS: dict[str, Metric] = {
-    "SAD": Metric(sad, "sum / 1000", True),
-    "MSE": Metric(mse, "mean per pixel", True),
-    "MAD": Metric(mad, "mean per pixel", True),
-    "Grad": Metric(grad, "sum / 1000", True),
-    "Conn": Metric(conn, "sum / 1000", True),
-}
+def matting(
+    pred: np.ndarray, target: np.ndarray, metrics: Sequence[str], regions: Mapping[str, np.ndarray | None]
+) -> dict[str, float]:
+    """Several metrics in several regions; what is costly is computed once for all regions.
+
+    Args:
+        pred, target: As of every metric.
+        metrics: Of `MATTING`.
+        regions: Suffix of the result's name to region, such as {"": None, "_unknown": unknown}.
+    """
+    pred, target = _float64(pred, target)
+    values = {}
+    for metric in metrics:
+        errors = _ERROR_MAPS[metric](pred, target) if metric in _ERROR_MAPS else None
+        for suffix, region in regions.items():
+            value = MATTING[metric](pred, target, region=region) if errors is None else _sum(errors, region) / 1000
+            values[f"{metric}{suffix}"] = value
+    return values
+
+
+def truth_levels(target: np.ndarray) -> np.ndarray:
+    """How many pixels of a true alpha, (H, W) float in [0, 1], have each of 256 levels: int64 (256,)."""
+    return np.bincount(np.rint(target.ravel() * 255.0).astype(np.uint8), minlength=256)
 
 
 class ConstantBaseline:
@@ -176,10 +167,9 @@ class ConstantBaseline:
         self._histogram = np.zeros(256, np.int64)
         self._images = 0
 
-    def add(self, target: np.ndarray) -> None:
-        """Counts one true alpha, (H, W) float in [0, 1]."""
-        levels = np.rint(target.ravel() * 255.0).astype(np.uint8)
-        self._histogram += np.bincount(levels, minlength=256)
+    def add(self, levels: np.ndarray) -> None:
+        """Counts the `truth_levels` of one image."""
+        self._histogram += levels
         self._images += 1
 
     def result(self) -> tuple[float, float]:
@@ -201,10 +191,15 @@ class ConstantBaseline:
 # Inputs
 
 
-def _float64(pred: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_mattes(pred: np.ndarray, target: np.ndarray) -> None:
+    """Asserts that both are (H, W) float."""
     assert pred.ndim == 2 and pred.shape == target.shape, f"shapes {pred.shape} and {target.shape}"
     for alpha in (pred, target):
         assert np.issubdtype(alpha.dtype, np.floating), f"alpha must be float in [0, 1], not {alpha.dtype}"
+
+
+def _float64(pred: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    check_mattes(pred, target)
     return np.ascontiguousarray(pred, np.float64), np.ascontiguousarray(target, np.float64)
 
 
@@ -214,6 +209,11 @@ def _mask(target: np.ndarray, region: np.ndarray | None) -> np.ndarray | None:
         return None
     assert region.shape == target.shape and region.dtype == bool, f"region {region.shape} {region.dtype}"
     return np.ascontiguousarray(region).view(np.uint8)
+
+
+def _sum(errors: np.ndarray, region: np.ndarray | None) -> float:
+    """Of errors >= 0 in a region."""
+    return cv2.norm(errors, cv2.NORM_L1, _mask(errors, region))
 
 
 def _pixels(target: np.ndarray, region: np.ndarray | None) -> int:

@@ -4,29 +4,34 @@ A pair is an image and an alpha whose paths below their folders are equal but fo
 """
 
 import difflib
-import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.images import MAX_PIXELS, list_images, natural_key, read_alpha, read_rgb, verify_image
+from utils.images import MAX_PIXELS, natural_key, read_alpha, read_rgb, verify_image
 from utils.layouts import BENCHMARKS, DATASETS, DatasetLayout
+from utils.names import collect, names_twice, shorten
 from utils.progress import progress
 
-_NAMED = 3  # how many file names an error lists before it counts the rest
+
+class NotFound(UserError):
+    """There is no folder of the dataset; one that is there but broken is a plain UserError."""
 
 
 class Pair(NamedTuple):
-    """An image file and its alpha file; `name` is their common path below their folders, without extension."""
+    """An image file and its alpha file; `name` is their common path below their folders, without extension.
+
+    `trimap` is the trimap file the set is published with: None if there is none, or if it was not asked for.
+    """
 
     name: str
     image: Path
     alpha: Path
+    trimap: Path | None = None
 
 
 # Last parts of places that say nothing about which dataset it is: AM-2K and AIM-500 both have validation/original.
@@ -35,6 +40,7 @@ _GENERIC_PLACES = {
     "train",
     "val",
     "test",
+    "test_set",
     "validation",
     "validation1",
     "validation2",
@@ -67,26 +73,48 @@ def find_layout(dataset: str) -> DatasetLayout:
     return DATASETS[_lookup(dataset, list(DATASETS), "dataset")]
 
 
-def find_pairs(root: Path, dataset: str = "custom", split: str = "train") -> list[Pair]:
+def find_pairs(root: Path, dataset: str = "custom", split: str = "train", *, trimaps: bool = False) -> list[Pair]:
     """Finds the pairs of one split of a dataset.
 
     Args:
         root: the dataset's own folder, or the folder that holds it.
         dataset: a key of DATASETS, in any case.
         split: a split of that dataset, in any case.
+        trimaps: fill `Pair.trimap` if the folder of trimaps is there too.
 
     Returns:
         Pairs in natural order of their names; never empty.
 
     Raises:
-        UserError: unknown name, folders that are missing or empty, images and alphas that do not match one to one.
+        NotFound: there is no folder of this dataset and split.
+        UserError: unknown name, a folder that is missing or empty, images and alphas that do not match one to one, or
+            trimaps that are asked for and there for some of the images only.
     """
     layout = find_layout(dataset)
     split = _lookup(split, list(layout.splits), f"split of {layout.name}")
-    return find_in_layout(Path(root), layout, split)
+    return find_in_layout(Path(root), layout, split, trimaps=trimaps)
 
 
-def find_benchmark(root: Path, name: str) -> list[Pair]:
+def resolve_benchmark(name: str) -> tuple[str, DatasetLayout, str]:
+    """A benchmark's name as tables print it, its dataset's layout, and the split it is.
+
+    Args:
+        name: a key of BENCHMARKS in any case, or DATASET/SPLIT, such as custom/val.
+
+    Raises:
+        UserError: unknown name; the message has the nearest one.
+    """
+    if "/" in name:
+        dataset, split = name.split("/", 1)
+        layout = find_layout(dataset)
+        split = _lookup(split, list(layout.splits), f"split of {layout.name}")
+        return f"{layout.name}/{split}", layout, split
+    name = _lookup(name, list(BENCHMARKS), "benchmark")
+    dataset, split = BENCHMARKS[name]
+    return name, find_layout(dataset), split
+
+
+def find_benchmark(root: Path, name: str, *, trimaps: bool = False) -> list[Pair]:
     """Finds the pairs of a benchmark.
 
     A folder that could belong to any dataset (test/im) counts only below a folder named after this one: scoring
@@ -94,26 +122,62 @@ def find_benchmark(root: Path, name: str) -> list[Pair]:
 
     Args:
         root: the dataset's own folder, or the folder that holds it beside others.
-        name: a key of BENCHMARKS in any case, or DATASET/SPLIT, such as custom/val.
+        name: as `resolve_benchmark` takes it.
+        trimaps: fill `Pair.trimap` if the folder of trimaps is there too.
 
     Returns:
         Pairs in natural order of their names; never empty.
 
     Raises:
-        UserError: as `find_pairs`.
+        NotFound, UserError: as `find_pairs`.
     """
-    if "/" in name:
-        dataset, split = name.split("/", 1)
-    else:
-        dataset, split = BENCHMARKS[_lookup(name, list(BENCHMARKS), "benchmark")]
-    layout = find_layout(dataset)
-    split = _lookup(split, list(layout.splits), f"split of {layout.name}")
+    _, layout, split = resolve_benchmark(name)
     named = any(_key(Path(root).absolute().name).startswith(_key(alias)) for alias in (layout.name, *layout.aliases))
-    return find_in_layout(Path(root), layout, split, trust_root=named or layout.name in _ANY_FOLDER)
+    trust_root = named or layout.name in _ANY_FOLDER
+    return find_in_layout(Path(root), layout, split, trust_root=trust_root, trimaps=trimaps)
+
+
+def present_benchmarks(root: Path) -> tuple[list[str], list[str]]:
+    """The benchmarks that are there, as `find_benchmark` would find them.
+
+    Custom and Embedded are left out: any folder could be theirs, so they are scored only when they are named. A pooled
+    benchmark is there if all its parts are.
+
+    Args:
+        root: a dataset's own folder, or the folder that holds several.
+
+    Returns:
+        Names of BENCHMARKS that are there, and of the others; both in the order of BENCHMARKS.
+
+    Raises:
+        UserError: none is there, or one is but cannot be used: leaving that one out would hide the fault.
+    """
+    present: list[str] = []
+    absent: list[str] = []
+    for name, (dataset, _) in BENCHMARKS.items():
+        if dataset in _ANY_FOLDER:
+            continue
+        try:
+            find_benchmark(root, name)
+            present.append(name)
+        except NotFound:
+            absent.append(name)
+    if not present:
+        why = f"looked for {', '.join(absent)}" if Path(root).is_dir() else "no such folder"
+        raise NotFound(
+            f"no benchmark in {Path(root).absolute()}: {why}; pass --data-root with the folder of one or more"
+        )
+    return present, absent
 
 
 def find_in_layout(
-    root: Path, layout: DatasetLayout, split: str, *, trust_root: bool = True, flag: str = "--data-root"
+    root: Path,
+    layout: DatasetLayout,
+    split: str,
+    *,
+    trust_root: bool = True,
+    trimaps: bool = False,
+    flag: str = "--data-root",
 ) -> list[Pair]:
     """Finds the pairs in the first place that exists, in `root` or in a folder there that bears the dataset's name.
 
@@ -122,16 +186,18 @@ def find_in_layout(
         layout: of the dataset.
         split: a key of its splits.
         trust_root: `root` itself is known to be this dataset's; if not, only places named after the dataset count.
+        trimaps: fill `Pair.trimap` if the folder of trimaps is there too.
         flag: what gave `root`, for the messages.
 
     Returns:
         Pairs in natural order of their names; never empty.
 
     Raises:
-        UserError: no such place, or its images and alphas do not match one to one.
+        NotFound: no such place.
+        UserError: its images and alphas do not match one to one, or images lack trimaps that are asked for.
     """
     if not root.is_dir():
-        raise UserError(_missing(layout, split, f"the folder {root.absolute()} does not exist", flag))
+        raise NotFound(_missing(layout, split, f"the folder {root.absolute()} does not exist", flag))
     for owner in [root, *_own_folders(root, layout)]:
         for place in layout.splits[split]:
             parts = place.split(" + ")
@@ -142,16 +208,19 @@ def find_in_layout(
                 for images, alphas in layout.folders
             ]
             whole = [tree for tree in trees if all(folder.is_dir() for pair in tree for folder in pair)]
-            begun = [tree for tree in trees if any(images.is_dir() for images, _ in tree)]
+            begun = [tree for tree in trees if any(folder.is_dir() for pair in tree for folder in pair)]
             if whole or begun:  # a tree that lacks a folder is an error that names it, not a reason to look elsewhere
-                return _pair_up((whole or begun)[0], f"{layout.name} {split}", layout.exclude, flag)
+                title = f"{layout.name} {split}"
+                pairs = _pair_up((whole or begun)[0], title, layout.exclude, flag)
+                folders = [[owner / folder.format(part) for folder in layout.trimaps] for part in parts]
+                return _with_trimaps(pairs, folders, title, flag) if trimaps else pairs
     images, alphas = layout.folders[0]
     expected = [
         f"{Path(images.format(place)).as_posix()} with {Path(alphas.format(place)).as_posix()}"
         for place in (place.split(" + ")[0] for place in layout.splits[split])
     ]
-    where = f"in {root.absolute()} and in a folder {layout.name} there, for {_shorten(expected, ' or ')}"
-    raise UserError(_missing(layout, split, f"looked {where}", flag))
+    where = f"in {root.absolute()} and in a folder {layout.name} there, for {shorten(expected, ' or ')}"
+    raise NotFound(_missing(layout, split, f"looked {where}", flag))
 
 
 def _own_folders(root: Path, layout: DatasetLayout) -> list[Path]:
@@ -169,33 +238,47 @@ def _missing(layout: DatasetLayout, split: str, why: str, flag: str) -> str:
 
 def _pair_up(tree: list[tuple[Path, Path]], title: str, exclude: str, flag: str) -> list[Pair]:
     """Pairs the images and alphas of pooled folders by their paths without extension."""
-    images: dict[str, list[Path]] = {}
-    alphas: dict[str, list[Path]] = {}
-    for image_folder, alpha_folder in tree:
-        for folder, what, found in ((image_folder, "images", images), (alpha_folder, "alphas", alphas)):
+    for part in tree:
+        for folder, what in zip(part, ("images", "alphas"), strict=True):
             if not folder.is_dir():
-                raise UserError(f"{title}: no folder {folder.absolute()} for the {what}; add it or correct {flag}")
-            for path in list_images(folder, recursive=True):
-                if not fnmatch(path.name, exclude):
-                    # macOS writes an accent as a letter and a mark, others as one letter: the same name to a reader.
-                    stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-                    found.setdefault(stem, []).append(path)
-    where = _shorten([f"{image.absolute()} and {alpha.absolute()}" for image, alpha in tree])
+                error = UserError if any(other.is_dir() for other in part) else NotFound
+                raise error(f"{title}: no folder {folder.absolute()} for the {what}; add it or correct {flag}")
+    images = collect([folder for folder, _ in tree], exclude)
+    alphas = collect([folder for _, folder in tree], exclude)
+    where = shorten([f"{image.absolute()} and {alpha.absolute()}" for image, alpha in tree])
     if not images and not alphas:
         raise UserError(f"{title}: no images in {where}; fill the folders or correct {flag}")
 
     problems = []
     if lonely := sorted(images.keys() - alphas.keys(), key=natural_key):
-        problems.append(f"{len(lonely)} without alpha ({_shorten(lonely)})")
+        problems.append(f"{len(lonely)} without alpha ({shorten(lonely)})")
     if lonely := sorted(alphas.keys() - images.keys(), key=natural_key):
-        problems.append(f"{len(lonely)} alphas without image ({_shorten(lonely)})")
+        problems.append(f"{len(lonely)} alphas without image ({shorten(lonely)})")
     for what, found in (("image", images), ("alpha", alphas)):
-        if twice := sorted((stem for stem in found if len(found[stem]) > 1), key=natural_key):
-            names = [" = ".join(path.name for path in found[stem]) for stem in twice]
-            problems.append(f"{len(twice)} {what} names twice ({_shorten(names)})")
+        if twice := names_twice(found):
+            problems.append(f"{len(twice)} {what} names twice ({shorten(twice)})")
     if problems:
         raise UserError(f"{title}: {len(images)} images, {'; '.join(problems)} in {where}; rename, add or remove them")
-    return [Pair(stem, images[stem][0], alphas[stem][0]) for stem in sorted(images, key=natural_key)]
+    return [Pair(name, images[name][0], alphas[name][0]) for name in sorted(images, key=natural_key)]
+
+
+def _with_trimaps(pairs: list[Pair], folders: list[list[Path]], title: str, flag: str) -> list[Pair]:
+    """Adds the trimaps from the first folder that exists of each part of the tree; none, if there is no folder."""
+    there = [next(filter(Path.is_dir, part)) for part in folders if any(map(Path.is_dir, part))]
+    if not there:
+        return pairs
+    trimaps = collect(there)
+    problems = []
+    if lonely := [pair.name for pair in pairs if pair.name not in trimaps]:
+        problems.append(f"{len(lonely)} without trimap ({shorten(lonely)})")
+    if twice := names_twice({pair.name: trimaps.get(pair.name, []) for pair in pairs}):
+        problems.append(f"{len(twice)} trimap names twice ({shorten(twice)})")
+    if problems:
+        where = shorten([str(folder.absolute()) for folder in there])
+        raise UserError(
+            f"{title}: {len(pairs)} images, {'; '.join(problems)} in {where}; complete the folder or correct {flag}"
+        )
+    return [pair._replace(trimap=trimaps[pair.name][0]) for pair in pairs]
 
 
 def check_pairs(pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS, num_workers: int = 8) -> None:
@@ -215,7 +298,7 @@ def check_pairs(pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS, num_work
         problems = [problem for problem in progress(found, total=len(pairs), desc="check", unit="pair") if problem]
     if problems:
         raise UserError(
-            f"{len(problems)} of {len(pairs)} pairs cannot be used: {_shorten(problems, '; ')}; "
+            f"{len(problems)} of {len(pairs)} pairs cannot be used: {shorten(problems, '; ')}; "
             f"repair these files or remove both files of each pair"
         )
 
@@ -226,11 +309,12 @@ def _problem(pair: Pair, max_pixels: int) -> str:
         alpha = read_alpha(pair.alpha, max_pixels=max_pixels).shape  # decoded: a colour picture is no alpha
     except UserError as error:
         return str(error)
-    return "" if image == alpha else _sizes_differ(pair, image, alpha)
+    return "" if image == alpha else sizes_differ(pair.image, image, pair.alpha, alpha)
 
 
-def _sizes_differ(pair: Pair, image: tuple[int, int], alpha: tuple[int, int]) -> str:
-    return f"{pair.image} is {image[1]}x{image[0]} but its alpha {pair.alpha} is {alpha[1]}x{alpha[0]}"
+def sizes_differ(path: Path, size: tuple[int, int], alpha: Path, alpha_size: tuple[int, int]) -> str:
+    """What to say of a file whose size, (height, width), is not that of its true alpha."""
+    return f"{path} is {size[1]}x{size[0]}, but its alpha {alpha} is {alpha_size[1]}x{alpha_size[0]}"
 
 
 def read_pair(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
@@ -242,11 +326,5 @@ def read_pair(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, 
     rgb = read_rgb(pair.image, max_pixels=max_pixels)
     alpha = read_alpha(pair.alpha, max_pixels=max_pixels)
     if rgb.shape[:2] != alpha.shape:
-        raise UserError(f"{_sizes_differ(pair, rgb.shape[:2], alpha.shape)}; make them the same size")
+        raise UserError(f"{sizes_differ(pair.image, rgb.shape[:2], pair.alpha, alpha.shape)}; make them the same size")
     return rgb, alpha
-
-
-def _shorten(names: Sequence[str], separator: str = ", ") -> str:
-    """Joins the first few names and counts the rest."""
-    rest = len(names) - _NAMED
-    return separator.join(names[:_NAMED]) + (f"{separator}{rest} more" if rest > 0 else "")

@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.files import write_atomically
+from utils.gallery import error_heat, shrink
 from utils.images import quantise
+from utils.metrics import sad
 
 INK, GRID = "#333333", "#dddddd"
 COARSE, REFINED, REFERENCE = "#b8860b", "#1f6f8b", "#999999"
 GREEN = (40, 170, 90)  # what cut-outs are shown on
+CELL_PX = 480
 
 
 class Preview(NamedTuple):
@@ -38,13 +40,12 @@ def make_preview(
         error: The expected probability that it is wrong.
         refined_alpha: Of the refiner.
     """
-    difference = np.abs(refined_alpha - alpha)
-    heat = cv2.applyColorMap(quantise(difference), cv2.COLORMAP_INFERNO)[..., ::-1]
     matte = refined_alpha[..., None]
     on_green = np.rint(matte * rgb + (1 - matte) * np.array(GREEN, np.float32)).astype(np.uint8)
     true, coarse, expected, refined = (quantise(a) for a in (alpha, coarse_alpha, error, refined_alpha))
-    cells = [_shrunk(cell) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
-    return Preview(cells, float(difference.sum(dtype=np.float64)) / 1000)
+    heat = error_heat(refined_alpha, alpha)
+    cells = [shrink(cell, CELL_PX) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
+    return Preview(cells, sad(refined_alpha, alpha))
 
 
 def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constant_sad: float) -> None:
@@ -128,14 +129,6 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
         axis.set_title(column, fontsize=8, color=INK, pad=3)
     figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
     _write(path, figure)
-
-
-def _shrunk(picture: np.ndarray, side_px: int = 480) -> np.ndarray:
-    scale = side_px / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = tuple(max(1, round(s * scale)) for s in picture.shape[1::-1])
-    return cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
 
 
 def _style(axes, title: str, x_label: str) -> None:

@@ -1,20 +1,18 @@
 """Writing the embedded data: a training and a validation set of composites, in the tree of any custom dataset."""
 
 import json
-import multiprocessing
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.parallel import cpu_cores, ordered_map, process_pool
 from utils.progress import progress
 from utils.synthetic.composites import composite, recipe_name
 from utils.synthetic.subjects import RECIPES
@@ -63,8 +61,10 @@ def write_embedded(
     jobs += [("val", index) for index in range(VAL_FIRST_INDEX, VAL_FIRST_INDEX + val)]
     jobs = [(split, index) for split, index in jobs if not all(path.exists() for path in _paths(root, split, index))]
     write = partial(_write_pair, root, seed, long_side)
-    with _pool(workers or _cores(), len(jobs)) as run:
-        for _ in progress(run(write, jobs), total=len(jobs), desc="embedded data", unit="image", disable=not jobs):
+    workers = min(workers or cpu_cores(), len(jobs))
+    with process_pool(workers) if workers > 1 and len(jobs) >= 16 else nullcontext() as pool:
+        made = ordered_map(write, jobs, executor=pool, ahead=4 * workers)
+        for _ in progress(made, total=len(jobs), desc="embedded data", unit="image", disable=not jobs):
             pass
     os.replace(started, manifest)
 
@@ -73,22 +73,6 @@ def has_embedded(root: Path) -> bool:
     """Whether complete embedded data of this `VERSION` lies at `root`, whatever its sizes and numbers."""
     found = _read_json(root / MANIFEST)
     return found is not None and found.get("version") == VERSION
-
-
-def _cores() -> int:
-    """CPU cores this process may use; macOS does not tell, and has them all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _pool(workers: int, jobs: int) -> Iterator:
-    """Yields a lazy `map` over processes, or over this one alone where a pool would not pay."""
-    if workers == 1 or jobs < 16:
-        yield map
-        return
-    # "spawn", because a fork of a process with threads (torch's, OpenCV's) may hang
-    with multiprocessing.get_context("spawn").Pool(min(workers, jobs), cv2.setNumThreads, (1,)) as pool:
-        yield partial(pool.imap_unordered, chunksize=4)
 
 
 def _write_pair(root: Path, seed: int, long_side: tuple[int, int], job: tuple[str, int]) -> None:

@@ -1,0 +1,165 @@
+"""Cases: the files a score is made of, checking them, and scoring one, in whatever process."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.gallery import Panels, make_panels
+from utils.images import quantise, read_alpha, read_rgb, verify_image, write_image
+from utils.pairs import sizes_differ
+from utils.progress import progress
+from utils.scoring import ImageScores, score_image
+from utils.trimaps import UNKNOWN, read_trimap, trimap_from_alpha
+
+Stamp = dict[str, list[int]]  # a file's role to its size in bytes and its modification time in ns
+
+
+class Case(NamedTuple):
+    """One image to score; `prediction` is None where a model makes it, `trimap` and `image` where there is none."""
+
+    name: str
+    alpha: Path
+    prediction: Path | None = None
+    image: Path | None = None
+    trimap: Path | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Role to file."""
+        roles = {"alpha": self.alpha, "prediction": self.prediction, "image": self.image, "trimap": self.trimap}
+        return {role: path for role, path in roles.items() if path is not None}
+
+    def stamp(self) -> Stamp:
+        """What tells whether a file was changed since it was scored.
+
+        Raises:
+            UserError: A file is gone.
+        """
+        try:
+            states = {role: path.stat() for role, path in self.files().items()}
+        except OSError as error:
+            raise UserError(
+                f"{error.filename}: cannot be read ({error.strerror}); it was there a moment ago"
+            ) from error
+        return {role: [state.st_size, state.st_mtime_ns] for role, state in states.items()}
+
+
+class Method(NamedTuple):
+    """How cases are scored.
+
+    Attributes:
+        metrics: Of utils.scoring.FAMILIES.
+        kernel_px: Where a case has no trimap, make one with this kernel; None: score the whole image only.
+        round_to_8bit: Score the prediction as an 8-bit PNG would hold it: rounded, never floored.
+        max_pixels: Largest file that is decoded.
+    """
+
+    metrics: tuple[str, ...]
+    kernel_px: int | None
+    round_to_8bit: bool
+    max_pixels: int
+
+
+class Task(NamedTuple):
+    """A case on its way to the process that scores it.
+
+    Attributes:
+        case: Its files.
+        method: How.
+        prediction: Alpha float32 (H, W) in [0, 1]; None to read the case's file; an error that was met making it.
+        trimap_out: Where a trimap that is made is written.
+        limits: Errors (MAD) up to the first and from the second are worth pictures.
+    """
+
+    case: Case
+    method: Method
+    prediction: np.ndarray | UserError | None
+    trimap_out: Path
+    limits: tuple[float, float]
+
+
+class Scored(NamedTuple):
+    """The scores of a case, or why there are none; panels if its error is within the limits."""
+
+    case: Case
+    stamp: Stamp
+    scores: ImageScores | UserError
+    panels: Panels | None
+
+
+def score_case(task: Task) -> Scored:
+    """Reads a case's files and scores it; an unusable file is an answer, not an exception."""
+    case = task.case
+    try:
+        stamp = case.stamp()  # before reading: a change in between is noticed by the next --resume
+        return Scored(case, stamp, *_score(task))
+    except UserError as error:
+        return Scored(case, {}, error, None)
+
+
+def _score(task: Task) -> tuple[ImageScores, Panels | None]:
+    case, method = task.case, task.method
+    if isinstance(task.prediction, UserError):
+        raise task.prediction
+    alpha = read_alpha(case.alpha, max_pixels=method.max_pixels)
+    pred_alpha = task.prediction
+    if pred_alpha is None:
+        pred_alpha = read_alpha(case.prediction, max_pixels=method.max_pixels)
+    if pred_alpha.shape != alpha.shape:
+        raise UserError(sizes_differ(case.prediction or case.image, pred_alpha.shape, case.alpha, alpha.shape))
+    if method.round_to_8bit:
+        pred_alpha = quantise(pred_alpha) / np.float32(255)
+    scores = score_image(case.name, pred_alpha, alpha, metrics=method.metrics, unknown=_unknown(task, alpha))
+    low, high = task.limits
+    if low < scores.mad < high:
+        return scores, None
+    rgb = None if case.image is None else read_rgb(case.image, max_pixels=method.max_pixels)
+    return scores, make_panels(rgb, alpha, pred_alpha)
+
+
+def _unknown(task: Task, alpha: np.ndarray) -> np.ndarray | None:
+    """The unknown region, bool (H, W), of the case's trimap or of one that is made and written; None without."""
+    if task.case.trimap is not None:
+        return read_trimap(task.case.trimap, alpha.shape, max_pixels=task.method.max_pixels) == UNKNOWN
+    if task.method.kernel_px is None:
+        return None
+    trimap = trimap_from_alpha(alpha, task.method.kernel_px)
+    write_image(task.trimap_out, trimap)
+    return trimap == UNKNOWN
+
+
+def check_cases(cases: Sequence[Case], *, max_pixels: int, num_workers: int = 8) -> dict[str, str]:
+    """Finds, before any work, files that are damaged, too large or of another size than their truth.
+
+    JPEG and PNG are checked for completeness without being decoded.
+
+    Returns:
+        Name of a case that cannot be scored to the reason; empty if all is well.
+    """
+
+    def problem(case: Case) -> str:
+        try:
+            sizes = {role: verify_image(path, max_pixels=max_pixels) for role, path in case.files().items()}
+        except UserError as error:
+            return str(error)
+        wrong = next((role for role, size in sizes.items() if size != sizes["alpha"]), None)
+        return "" if wrong is None else sizes_differ(case.files()[wrong], sizes[wrong], case.alpha, sizes["alpha"])
+
+    with ThreadPoolExecutor(max(1, num_workers)) as executor:
+        found = list(progress(executor.map(problem, cases), total=len(cases), desc="check", unit="img"))
+    return {case.name: text for case, text in zip(cases, found, strict=True) if text}
+
+
+def read_photograph(max_pixels: int) -> Callable[[Case], np.ndarray | UserError]:
+    """A function that reads a case's photograph, uint8 (H, W, 3), or returns why it cannot be read."""
+
+    def read(case: Case) -> np.ndarray | UserError:
+        try:
+            return read_rgb(case.image, max_pixels=max_pixels)
+        except UserError as error:
+            return error
+
+    return read

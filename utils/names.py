@@ -1,0 +1,133 @@
+"""Files paired by name: a name is a file's path below its folder, without extension.
+
+Names are NFC-normalised: macOS writes an accent as a letter and a mark, others as one letter, and a reader sees the
+same name.
+"""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.errors import UserError
+from utils.images import IMAGE_EXTENSIONS, list_images, natural_key
+
+RESULT_KINDS = ("alpha", "cutout")  # predict.py writes NAME_alpha.png and NAME_cutout.png
+_NAMED = 3  # how many file names an error lists before it counts the rest
+
+
+class NamePairs(NamedTuple):
+    """Predictions beside their truths, each list in natural order.
+
+    Attributes:
+        matched: (name, predicted file, true file); never empty.
+        missing: names of truths without a prediction.
+        extra: names of predictions without a truth.
+    """
+
+    matched: list[tuple[str, Path, Path]]
+    missing: list[str]
+    extra: list[str]
+
+
+def pair_by_name(
+    predictions: Path, truths: Path, *, predictions_flag: str = "--predictions", truths_flag: str = "--ground-truth"
+) -> NamePairs:
+    """Pairs the images of two folders, searched recursively, by their names.
+
+    A prediction NAME_alpha is taken for the truth NAME if there is no prediction NAME: so predict.py calls its results.
+    What else it wrote of NAME is then no extra prediction.
+
+    Args:
+        predictions: folder of predicted mattes.
+        truths: folder of true mattes, or of trimaps.
+        predictions_flag: what gave `predictions`, for the messages.
+        truths_flag: what gave `truths`, for the messages.
+
+    Raises:
+        UserError: a folder is missing or empty, both are the same one, a folder has a name twice, or no name at all is
+            in both.
+    """
+    predicted, true = _index(predictions, predictions_flag), _index(truths, truths_flag)
+    if os.path.realpath(predictions) == os.path.realpath(truths):
+        raise UserError(
+            f"{predictions_flag} and {truths_flag} are the same folder, {truths}, and would score perfectly; "
+            f"give the folder of the predictions"
+        )
+    matched, missing, used = [], [], set()
+    for name in true:
+        result = name if name in predicted else f"{name}_alpha"
+        if result not in predicted or (result != name and result in true):
+            missing.append(name)
+            continue
+        matched.append((name, predicted[result], true[name]))
+        used |= {name} if result == name else {f"{name}_{kind}" for kind in RESULT_KINDS}
+    if not matched:
+        raise UserError(
+            f"{predictions_flag} {predictions}: none of its {len(predicted)} images ({shorten(list(predicted))}) has "
+            f"the name of one of the {len(true)} in {truths_flag} {truths} ({shorten(list(true))}); "
+            f"rename them, or give folders whose inner paths are the same"
+        )
+    return NamePairs(matched, missing, [name for name in predicted if name not in used])
+
+
+def match_names(names: Sequence[str], folder: Path, flag: str) -> tuple[dict[str, Path], list[str]]:
+    """Finds the file of each name in a folder, searched recursively; other files there are of no interest.
+
+    Args:
+        names: as `pair_by_name` or `find_pairs` gives them.
+        folder: of trimaps or images, say.
+        flag: what gave `folder`, for the messages.
+
+    Returns:
+        The files by name, and the names that have none, both in the order of `names`.
+
+    Raises:
+        UserError: the folder is missing or empty, or has a name twice.
+    """
+    there = _index(folder, flag)
+    return {name: there[name] for name in names if name in there}, [name for name in names if name not in there]
+
+
+def _index(folder: Path, flag: str) -> dict[str, Path]:
+    """The images below a folder by name, in natural order; never empty."""
+    if not folder.is_dir():
+        raise UserError(f"{flag} {folder.absolute()}: no such folder; check the path")
+    found = collect([folder])
+    if not found:
+        raise UserError(f"{flag} {folder.absolute()}: no images there ({', '.join(IMAGE_EXTENSIONS)})")
+    if twice := names_twice(found):
+        raise UserError(
+            f"{flag} {folder.absolute()}: {len(twice)} names twice ({shorten(twice)}); keep one file of each name"
+        )
+    return {name: found[name][0] for name in sorted(found, key=natural_key)}
+
+
+def collect(folders: Sequence[Path], exclude: str = "") -> dict[str, list[Path]]:
+    """All images below the folders by name: a good folder has one file a name.
+
+    Args:
+        folders: each is searched recursively; a name is a path below its own folder.
+        exclude: pattern of file names that are left out.
+    """
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in list_images(folder, recursive=True):
+            if not fnmatch(path.name, exclude):
+                name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+                found.setdefault(name, []).append(path)
+    return found
+
+
+def names_twice(found: dict[str, list[Path]]) -> list[str]:
+    """The files that share a name, as "a.jpg = a.png", one entry a name, in natural order."""
+    twice = sorted((name for name in found if len(found[name]) > 1), key=natural_key)
+    return [" = ".join(path.name for path in found[name]) for name in twice]
+
+
+def shorten(names: Sequence[str], separator: str = ", ") -> str:
+    """Joins the first few names and counts the rest."""
+    rest = len(names) - _NAMED
+    return separator.join(names[:_NAMED]) + (f"{separator}{rest} more" if rest > 0 else "")

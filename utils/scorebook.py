@@ -1,0 +1,113 @@
+"""What an evaluation has scored so far: an interrupted one continues with the same final numbers.
+
+scores.jsonl holds a line that says how is scored, then a line an image: its scores to the last digit, the size and
+time of its files, and its pictures if it was among the worst or best so far. A line that a kill cut short is dropped.
+"""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from utils.cases import Case, Scored
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.gallery import Panels
+from utils.scoring import ImageScores
+
+RESULTS = ("scores.jsonl", "metrics.json", "per_image.csv", "report.html")
+
+
+class Scorebook:
+    """Opens the scores in a folder.
+
+    Args:
+        folder: Where results are written.
+        settings: What decides the numbers; JSON types.
+        resume: Keep what is there, if it was made with the same settings.
+        overwrite: Replace what is there.
+
+    Raises:
+        UserError: There are results, and neither was asked for; or they were made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
+        self.path = folder / "scores.jsonl"
+        self._scored: dict[tuple[str, str], dict[str, Any]] = {}
+        there = next((name for name in RESULTS if (folder / name).exists()), None)
+        if there and not resume and not overwrite:
+            raise UserError(
+                f"--out {folder} holds results already ({there}): continue them with --resume, replace them with "
+                f"--overwrite, or choose another folder"
+            )
+        if resume and self.path.exists():
+            before = self._read()
+            if before is not None:
+                self._refuse_other(before, settings)
+        lines = [{"settings": settings}, *self._scored.values()]
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        write_atomically(self.path, lambda file: file.write(text.encode()))
+
+    def _read(self) -> dict[str, Any] | None:
+        """Reads what is there and returns its settings; None for a file that was cut short in its first line."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        settings = None
+        for number, line in enumerate(lines, 1):
+            try:
+                content = json.loads(line)
+                if number == 1:
+                    settings = dict(content["settings"])
+                else:
+                    name = ImageScores(**content["scores"]).name
+                    self._scored[content["benchmark"], name] = {**content, "stamp": dict(content["stamp"])}
+            except (ValueError, LookupError, TypeError) as error:
+                if line.endswith(b"\n"):
+                    raise UserError(f"{self.path}: line {number} is damaged; score anew with --overwrite") from error
+        return settings
+
+    def _refuse_other(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        differing = [
+            f"{key.replace('_', ' ')} {before.get(key)} -> {now.get(key)}"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key)
+        ]
+        if differing:
+            raise UserError(
+                f"--resume: {self.path} was made with other settings ({'; '.join(differing)}); use the same ones, or "
+                f"--overwrite"
+            )
+
+    def get(self, benchmark: str, case: Case) -> tuple[ImageScores, Panels | None] | None:
+        """The scores of a case, if it was scored and none of its files has changed since."""
+        line = self._scored.get((benchmark, case.name))
+        if line is None or line["stamp"] != case.stamp():
+            return None
+        panels = line["panels"]
+        if panels is not None:
+            panels = [(caption, base64.b64decode(jpeg)) for caption, jpeg in panels]
+        return ImageScores(**line["scores"]), panels
+
+    def add(self, benchmark: str, scored: Scored) -> None:
+        """Writes the scores of a case, at once."""
+        panels = scored.panels
+        if panels is not None:
+            panels = [(caption, base64.b64encode(jpeg).decode()) for caption, jpeg in panels]
+        line = {
+            "benchmark": benchmark,
+            "scores": scored.scores._asdict(),
+            "stamp": scored.stamp,
+            "panels": panels,
+        }
+        text = f"{json.dumps(line)}\n".encode()
+        try:
+            # One unbuffered write: a kill leaves at most one line that is cut short.
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                written = os.write(descriptor, text)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); free space, then --resume") from error
+        if written < len(text):
+            raise UserError(f"{self.path}: the disk is full; free space, then --resume")
