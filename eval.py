@@ -63,12 +63,13 @@ def main() -> int:
         predictor, source = None, {"predictions": str(config.predictions), "ground_truth": str(config.ground_truth)}
     decisive = ("metrics", "trimaps", "unknown_region", "trimap_kernel_px", "round_predictions", "examples")
     settings = {**source, **{name: str(getattr(config, name)) for name in decisive}}
-    book = Scorebook(config.out, settings, resume=config.resume, overwrite=config.overwrite)
-
     results, sections = [], []
     images = sum(len(benchmark.cases) for benchmark in benchmarks)
     workers = min(cpu_cores() if config.num_workers is None else config.num_workers, images)
-    with process_pool(workers) if workers else nullcontext() as pool:
+    with (
+        Scorebook(config.out, settings, resume=config.resume, overwrite=config.overwrite) as book,
+        process_pool(workers) if workers else nullcontext() as pool,
+    ):
         for benchmark in benchmarks:
             scores, gallery = score(config, benchmark, predictor, book, pool, ahead=2 * workers)
             result = summarise(config, benchmark, scores, source)

@@ -89,7 +89,7 @@ def test_integer_key_is_epoch_0(pairs: list[Pair]) -> None:
 def test_size_mismatch_and_limit_are_named(pairs: list[Pair]) -> None:
     write_image(pairs[1].alpha, np.zeros((5, 5), np.uint8))
     dataset = MattingDataset(pairs, noisy_crop)
-    with pytest.raises(UserError, match=r"im/p1\.png is 13x20 but its alpha .*gt/p1\.png is 5x5"):
+    with pytest.raises(UserError, match=r"im/p1\.png is 13x20, but its alpha .*gt/p1\.png is 5x5"):
         dataset[1]
     with pytest.raises(UserError, match=r"p0\.png.*--max-pixels"):
         MattingDataset(pairs, noisy_crop, max_pixels=100)[0]

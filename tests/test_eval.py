@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import eval as eval_script
+from utils.cases import Case, Scored
 from utils.images import quantise, read_alpha, read_rgb, write_image
 from utils.inference import load_model, predict_alpha
 from utils.scorebook import Scorebook
@@ -486,6 +487,59 @@ def test_a_killed_evaluation_leaves_no_process_and_continues(tmp_path: Path, mak
         assert process.wait(timeout=300) == 0, process.stderr.read()
         process.stderr.close()
     assert outcome(tmp_path / "R") == outcome(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_at_once(tmp_path: Path, make_pair: Callable, times: int) -> None:
+    """Also when the user presses it again; with large images whose processes are in the middle of one."""
+    for index in range(6):
+        alpha = make_pair(1500, 1600)[1]
+        write_image(tmp_path / "truth" / f"{index}.png", alpha)
+        write_image(tmp_path / "mattes" / f"{index}.png", 255 - alpha)
+    command = ["eval.py", "--predictions", "mattes", "--ground-truth", "truth", "--out", "R", "--num-workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / command[0]), *command[1:], "--metrics", "wF", "HCE", "Conn"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not (tmp_path / "R/scores.jsonl").exists() or len(descendants(process.pid)) < 3:
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(2)
+    workers = descendants(process.pid)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        time.sleep(0.1)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGINT) and "interrupted" in err + "interrupted" * (times == 2)
+    assert "error:" not in err
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < until, "workers outlive their parent"
+        time.sleep(0.05)
+
+
+def test_a_reader_that_goes_away_is_no_fault(mattes: tuple[Path, Path], tmp_path: Path) -> None:
+    arguments = ["--predictions", *mattes[:1], "--ground-truth", mattes[1], "--out", tmp_path / "R", *HERE]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "eval.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 141 and "Traceback" not in err and "Exception" not in err, err
+
+
+def test_two_evaluations_do_not_mix(score: Callable, mattes: tuple[Path, Path], tmp_path: Path) -> None:
+    """One replaces the other's results while it runs: a resume finds the scores of the second only."""
+    first = Scorebook(Path("R"), {"metrics": "one"}, resume=False, overwrite=False)
+    with first, Scorebook(Path("R"), {"metrics": "two"}, resume=False, overwrite=True):
+        pair = read_alpha(mattes[0] / "0.png"), read_alpha(mattes[1] / "0.png")
+        case = Case("0", mattes[1] / "0.png", mattes[0] / "0.png")
+        first.add("mattes", Scored(case, case.stamp(), score_image("0", *pair, metrics=["SAD"]), None))
+    with Scorebook(Path("R"), {"metrics": "two"}, resume=True, overwrite=False) as third:
+        assert third.get("mattes", case) is None
 
 
 def test_eval_does_not_import_torch_to_score_folders(mattes: tuple[Path, Path], tmp_path: Path) -> None:

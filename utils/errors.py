@@ -1,5 +1,6 @@
 """The one exception a user may see as a single line, and how scripts turn it into exit status 2."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -23,4 +24,7 @@ def run_script(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does: no fault, and nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
     sys.exit(status)

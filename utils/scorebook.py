@@ -6,7 +6,6 @@ time of its files, and its pictures if it was among the worst or best so far. A 
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from utils.files import write_atomically
 from utils.gallery import Panels
 from utils.scoring import ImageScores
 
+VERSION = 1  # of the numbers: raise it with every change of what a metric gives or how it is kept
 RESULTS = ("scores.jsonl", "metrics.json", "per_image.csv", "report.html")
 
 
@@ -34,6 +34,7 @@ class Scorebook:
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
         self.path = folder / "scores.jsonl"
+        settings = {"version": VERSION, **settings}
         self._scored: dict[tuple[str, str], dict[str, Any]] = {}
         there = next((name for name in RESULTS if (folder / name).exists()), None)
         if there and not resume and not overwrite:
@@ -48,6 +49,14 @@ class Scorebook:
         lines = [{"settings": settings}, *self._scored.values()]
         text = "".join(f"{json.dumps(line)}\n" for line in lines)
         write_atomically(self.path, lambda file: file.write(text.encode()))
+        # Kept open: if somebody replaces the file meanwhile, the scores of two evaluations do not mix.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115, closed by __exit__
+
+    def __enter__(self) -> "Scorebook":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def _read(self) -> dict[str, Any] | None:
         """Reads what is there and returns its settings; None for a file that was cut short in its first line."""
@@ -101,12 +110,7 @@ class Scorebook:
         }
         text = f"{json.dumps(line)}\n".encode()
         try:
-            # One unbuffered write: a kill leaves at most one line that is cut short.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-            try:
-                written = os.write(descriptor, text)
-            finally:
-                os.close(descriptor)
+            written = self._file.write(text)  # unbuffered: a kill leaves at most one line that is cut short
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); free space, then --resume") from error
         if written < len(text):
