@@ -157,7 +157,7 @@ def checked(config: EvalConfig, name: str, cases: list[Case], missing: Sequence[
     method = Method(config.metrics or tuple(default), kernel_px, config.round_predictions, config.max_pixels)
     region = "whole image"
     if has_trimaps:
-        region += f"; _unknown: unknown region (128) of the trimaps in {cases[0].trimap.parent}"
+        region += f"; _unknown: unknown region of the trimaps in {cases[0].trimap.parent}"
     elif kernel_px:
         region += f"; _unknown: unknown region of trimaps made from the true alphas (ellipse of {kernel_px} px, P3M)"
     return Benchmark(name, cases, method, region, list(missing), problems)

@@ -10,7 +10,7 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
-from utils.saliency import SALIENCY, SaliencyScores, saliency, truth_mask
+from utils.saliency import SALIENCY, SaliencyScores, foreground_mask, saliency
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -112,7 +112,7 @@ def test_a_finer_prediction_is_not_rounded_to_eight_bits() -> None:
 def test_the_truth_is_a_mask_above_level_128() -> None:
     """Wrong ports: alpha > 0.5 takes level 128 in; flooring leaves 128.6 out."""
     target = np.array([[0, 128, 128.4, 128.6, 129, 255]]) / 255
-    assert truth_mask(target).tolist() == [[False] * 3 + [True] * 3]
+    assert foreground_mask(target).tolist() == [[False] * 3 + [True] * 3]
     assert saliency(np.array([[0, 0, 0, 1.0, 1, 1]]), target, ["MAE"]).values["MAE"] == 0
 
 

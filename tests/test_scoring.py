@@ -75,7 +75,7 @@ def test_columns_are_what_the_tables_know(levels: list[tuple[np.ndarray, np.ndar
     mean = mean_scores(scored(levels[:1], unknown=unknown)).mean
     band = {column for column in mean if column.startswith("band")}
     assert set(mean) - band == set(COLUMNS)
-    assert len(band) == 7 * len(BAND_RADII_PX)
+    assert {f"band{radius}_{part}SAD" for radius in BAND_RADII_PX for part in ("", "rest_")} < band
 
 
 def test_regions_share_what_is_costly_without_changing_it(levels: list[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -111,6 +111,20 @@ def test_the_band_table_by_hand() -> None:
         assert row["whole"]["SAD"] == pytest.approx(sad(pred, true), rel=1e-12)
     perfect = band_table(mean_scores([score_image("a", true, true, metrics=["band"])]))
     assert all(row["share_of_SAD"] is None and row["inside"]["MSE"] == 0 for row in perfect)
+
+
+def test_images_without_a_band_or_without_a_rest_take_no_part_in_its_means() -> None:
+    """A mean error over no pixels is no 0: it would draw the mean over the images below every one of them."""
+    edge = np.zeros((200, 200), np.float32)
+    edge[:, 100:] = 1
+    images = [np.zeros((20, 30), np.float32), edge, np.full((20, 30), 0.5, np.float32)]  # no band; both; all band
+    scores = mean_scores([score_image(str(i), np.abs(x - 0.2), x, metrics=["band"]) for i, x in enumerate(images)])
+    for row in band_table(scores):
+        for part in ("inside", "whole", "outside"):
+            assert row[part]["MSE"] == pytest.approx(0.04, rel=1e-5) and row[part]["MAD"] == pytest.approx(
+                0.2, rel=1e-5
+            )
+    assert scores.per_image[0]["band3_MSE"] is None and scores.per_image[2]["band3_rest_MAD"] is None
 
 
 def test_empty_truths_and_regions_are_counted() -> None:

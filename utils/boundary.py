@@ -1,7 +1,7 @@
 """What the easy pixels of a matte hide: scores at the truth's edge, of one image.
 
 pred, target: (H, W) float in [0, 1], predicted and true alpha at the truth's own resolution. Boundary accuracy and
-IoU are of masks: `truth_mask` of the target, and pred > 0.5, not stretched.
+IoU are of masks, `foreground_mask` of both, as CascadePSP thresholds them; nothing is stretched.
 """
 
 import math
@@ -20,9 +20,9 @@ BOUNDARY_IOU_WIDTH = 0.02  # of the image's diagonal
 # Masks
 
 
-def truth_mask(target: np.ndarray) -> np.ndarray:
+def foreground_mask(alpha: np.ndarray) -> np.ndarray:
     """The pixels whose level, rounded to 8 bits, exceeds 128: (H, W) float in [0, 1] to (H, W) bool."""
-    return target * 255 > 128.5
+    return alpha * 255 > 128.5
 
 
 def mba(pred: np.ndarray, target: np.ndarray) -> float:
@@ -33,8 +33,8 @@ def mba(pred: np.ndarray, target: np.ndarray) -> float:
     of one value has no boundary: the share of right pixels in the whole image.
     """
     check_mattes(pred, target)
-    truth = truth_mask(target)
-    right = (pred > 0.5) == truth
+    truth = foreground_mask(target)
+    right = foreground_mask(pred) == truth
     if truth.all() or not truth.any():
         return float(right.mean())
 
@@ -64,7 +64,7 @@ def boundary_iou(pred: np.ndarray, target: np.ndarray) -> float:
     """
     check_mattes(pred, target)
     width_px = max(1, round(BOUNDARY_IOU_WIDTH * math.hypot(*target.shape)))
-    pred_boundary, true_boundary = (_inner_boundary(mask, width_px) for mask in (pred > 0.5, truth_mask(target)))
+    pred_boundary, true_boundary = (_inner_boundary(mask, width_px) for mask in map(foreground_mask, (pred, target)))
     union = np.count_nonzero(pred_boundary | true_boundary)
     return np.count_nonzero(pred_boundary & true_boundary) / union if union else 1.0
 
@@ -112,7 +112,7 @@ def band_scores(pred: np.ndarray, target: np.ndarray, radii_px: Sequence[float])
 
     Returns:
         "pixels", the band's share of the image in [0, 1]; "SAD" (sum / 1000), "MSE" and "MAD" (means) inside the
-        band; "rest_SAD", "rest_MSE" and "rest_MAD" outside. An empty band or rest scores 0.
+        band; "rest_SAD", "rest_MSE" and "rest_MAD" outside. An empty band or rest has a SAD of 0, and no means.
     """
     distance_px = edge_distance(target)
     table = []
@@ -120,7 +120,9 @@ def band_scores(pred: np.ndarray, target: np.ndarray, radii_px: Sequence[float])
         band = distance_px <= radius_px
         scores = {"pixels": np.count_nonzero(band) / band.size}
         for prefix, region in (("", band), ("rest_", ~band)):
-            for name, metric in (("SAD", sad), ("MSE", mse), ("MAD", mad)):
-                scores[prefix + name] = metric(pred, target, region=region)
+            scores[f"{prefix}SAD"] = sad(pred, target, region=region)
+            if region.any():
+                scores[f"{prefix}MSE"] = mse(pred, target, region=region)
+                scores[f"{prefix}MAD"] = mad(pred, target, region=region)
         table.append(scores)
     return table

@@ -24,7 +24,7 @@ from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, HumanCorr
 from py_sod_metrics import WeightedFmeasure as SlowWeightedFmeasure
 from py_sod_metrics.sod_metrics import bwdist
 
-from utils.boundary import truth_mask
+from utils.boundary import foreground_mask
 from utils.metrics import check_mattes
 
 SALIENCY = ("MAE", "F", "wF", "S", "E", "HCE")
@@ -61,7 +61,7 @@ def saliency(pred: np.ndarray, target: np.ndarray, metrics: Collection[str] = SA
         raise ValueError(f"unknown metrics {sorted(unknown)}, known are {', '.join(SALIENCY)}")
     if not metrics:
         return SaliencyScores({}, {})
-    stretched, truth = _stretched(pred), truth_mask(target)
+    stretched, truth = _stretched(pred), foreground_mask(target)
 
     def results(measure) -> dict:
         measure.step(stretched, truth, normalize=False)

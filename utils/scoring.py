@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.boundary import band_scores, boundary_iou, mba, truth_mask
+from utils.boundary import band_scores, boundary_iou, foreground_mask, mba
 from utils.metrics import MATTING, ConstantBaseline, mad, matting, truth_levels
 from utils.saliency import SALIENCY, saliency
 
@@ -56,7 +56,12 @@ COLUMNS: dict[str, Column] = {
         f"{name}_unknown": Column(unit, True, f"{meaning}; in the trimap's unknown region", UNKNOWN)
         for name, (unit, meaning) in _MATTING_COLUMNS.items()
     },
-    "MAE": Column("mean per pixel", True, "Mean absolute error of the stretched prediction, binary truth", SALIENT),
+    "MAE": Column(
+        "mean per pixel",
+        True,
+        "Mean absolute error of the stretched prediction; truth a mask, level > 128",
+        SALIENT,
+    ),
     "F_max": Column("0 to 1", False, "F-measure, beta^2 0.3, best threshold of the mean curve", SALIENT),
     "F_mean": Column("0 to 1", False, "F-measure, beta^2 0.3, mean over 256 thresholds", SALIENT),
     "F_adaptive": Column("0 to 1", False, "F-measure, beta^2 0.3, threshold twice the mean", SALIENT),
@@ -137,7 +142,7 @@ def score_image(
         curves={curve: values[::-1].tolist() for curve, values in salient.curves.items()},
         levels=truth_levels(alpha).tolist(),
         mad=values["MAD"] if "MAD" in values else mad(pred_alpha, alpha),
-        empty_truth=not truth_mask(alpha).any(),
+        empty_truth=not foreground_mask(alpha).any(),
         empty_unknown=None if unknown is None else not unknown.any(),
     )
 
@@ -146,7 +151,8 @@ class Scores(NamedTuple):
     """Scores of one set of images.
 
     Attributes:
-        per_image: A row an image: name, height, width, then the columns.
+        per_image: A row an image: name, height, width, then the columns; None for a mean over a band, or over the
+            rest, that has no pixels in this image: it takes no part in the set's mean.
         mean: Column to its mean over the images.
         curves: "F" and "E", the mean over the images at each threshold.
         constant_alpha: The one alpha in [0, 1] that answers the whole set best, by SAD.
@@ -177,12 +183,12 @@ def mean_scores(images: Sequence[ImageScores]) -> Scores:
     baseline = ConstantBaseline()
     for image in images:
         baseline.add(np.array(image.levels))
-    order = [*COLUMNS, *(column for column in images[0].values if column not in COLUMNS)]
-    columns = [column for column in order if column in rows[0]]
+    there = dict.fromkeys(column for row in rows for column in row)
+    columns = [*(c for c in COLUMNS if c in there), *(c for c in there if c.startswith("band"))]
     trimaps = images[0].empty_unknown is not None
     return Scores(
-        per_image=[{key: row[key] for key in ("name", "height", "width", *columns)} for row in rows],
-        mean={column: float(np.mean([row[column] for row in rows])) for column in columns},
+        per_image=[{key: row.get(key) for key in ("name", "height", "width", *columns)} for row in rows],
+        mean={column: float(np.mean([row[column] for row in rows if column in row])) for column in columns},
         curves={curve: of_images.mean(0).tolist() for curve, of_images in curves.items()},
         **dict(zip(("constant_alpha", "constant_sad"), baseline.result(), strict=True)),
         empty_truths=sum(image.empty_truth for image in images),
@@ -203,8 +209,8 @@ def band_table(scores: Scores) -> list[dict[str, Any]]:
         if f"band{radius}_pixels" not in scores.mean:
             continue
         parts = {
-            "inside": {metric: scores.mean[f"band{radius}_{metric}"] for metric in DIFFERENCE_METRICS},
-            "outside": {metric: scores.mean[f"band{radius}_rest_{metric}"] for metric in DIFFERENCE_METRICS},
+            part: {metric: scores.mean.get(f"band{radius}_{prefix}{metric}", 0.0) for metric in DIFFERENCE_METRICS}
+            for part, prefix in (("inside", ""), ("outside", "rest_"))
         }
         whole = {metric: _whole(scores.per_image, f"band{radius}_", metric) for metric in DIFFERENCE_METRICS}
         table.append(
@@ -224,5 +230,5 @@ def _whole(rows: Sequence[dict[str, Any]], prefix: str, metric: str) -> float:
     if metric == "SAD":
         return float(np.mean([row[f"{prefix}SAD"] + row[f"{prefix}rest_SAD"] for row in rows]))
     shares = [row[f"{prefix}pixels"] for row in rows]
-    inside, outside = ([row[f"{prefix}{part}{metric}"] for row in rows] for part in ("", "rest_"))
+    inside, outside = ([row.get(f"{prefix}{part}{metric}") or 0.0 for row in rows] for part in ("", "rest_"))
     return float(np.mean([p * a + (1 - p) * b for p, a, b in zip(shares, inside, outside, strict=True)]))
