@@ -5,6 +5,7 @@ python eval.py --predictions DIR --ground-truth DIR [--trimaps DIR] --out R
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -61,6 +62,7 @@ def main() -> int:
     else:
         benchmarks = [find_mattes(config)]
         predictor, source = None, {"predictions": str(config.predictions), "ground_truth": str(config.ground_truth)}
+    refuse_inputs_as_output(config, benchmarks)
     decisive = ("metrics", "trimaps", "unknown_region", "trimap_kernel_px", "round_predictions", "examples")
     settings = {**source, **{name: str(getattr(config, name)) for name in decisive}}
     results, sections = [], []
@@ -133,6 +135,20 @@ def find_mattes(config: EvalConfig) -> Benchmark:
         for name, prediction, alpha in pairs.matched
     ]
     return checked(config, config.predictions.resolve().name or "predictions", cases, pairs.missing)
+
+
+def refuse_inputs_as_output(config: EvalConfig, benchmarks: Sequence[Benchmark]) -> None:
+    """Results among the inputs would be taken for images of the set the next time.
+
+    Raises:
+        UserError: --out is, or lies in, a folder that images are read from.
+    """
+    files = (path for benchmark in benchmarks for case in benchmark.cases for path in case.files().values())
+    given = (config.predictions, config.ground_truth, config.trimaps, config.images)
+    out = Path(os.path.realpath(config.out))
+    for folder in {*(path.parent for path in files), *(folder for folder in given if folder is not None)}:
+        if out.is_relative_to(os.path.realpath(folder)):
+            raise UserError(f"--out {config.out} lies in {folder}, where images are read; choose another folder")
 
 
 def checked(config: EvalConfig, name: str, cases: list[Case], missing: Sequence[str] = ()) -> Benchmark:

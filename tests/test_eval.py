@@ -352,6 +352,22 @@ def test_degenerate_truths_have_rules_not_nan(run: Callable, tmp_path: Path) -> 
     assert same["mBA"] == same["BIoU"] == 1
 
 
+@pytest.mark.parametrize("inside", ["mattes", "mattes/R", "truth/x/R", "link/R"])
+def test_results_are_never_written_among_the_inputs(
+    score: Callable, mattes: tuple[Path, Path], tmp_path: Path, inside: str
+) -> None:
+    (tmp_path / "link").symlink_to(mattes[1])
+    before = sorted(tmp_path.rglob("*"))
+    finished = score("--unknown-region", "--out", tmp_path / inside)
+    assert finished.status == 2 and "--out" in finished.err and "where images are read" in finished.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_that_no_disk_can_hold(score: Callable) -> None:
+    finished = score("--out", "n" * 300)
+    assert finished.status == 2 and "Traceback" not in finished.err
+
+
 def test_results_are_not_replaced_unasked(score: Callable, mattes: tuple[Path, Path]) -> None:
     score()
     before = Path("R/metrics.json").read_bytes()

@@ -6,6 +6,7 @@ time of its files, and its pictures if it was among the worst or best so far. A 
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Scorebook:
         self.path = folder / "scores.jsonl"
         settings = {"version": VERSION, **settings}
         self._scored: dict[tuple[str, str], dict[str, Any]] = {}
-        there = next((name for name in RESULTS if (folder / name).exists()), None)
+        there = next((name for name in RESULTS if os.path.exists(folder / name)), None)
         if there and not resume and not overwrite:
             raise UserError(
                 f"--out {folder} holds results already ({there}): continue them with --resume, replace them with "
