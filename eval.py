@@ -149,6 +149,8 @@ def refuse_inputs_as_output(config: EvalConfig, benchmarks: Sequence[Benchmark])
     for folder in {*(path.parent for path in files), *(folder for folder in given if folder is not None)}:
         if out.is_relative_to(os.path.realpath(folder)):
             raise UserError(f"--out {config.out} lies in {folder}, where images are read; choose another folder")
+        if Path(os.path.realpath(folder)).is_relative_to(out / f"trimaps_{config.trimap_kernel_px}px"):
+            raise UserError(f"--out {config.out}: trimaps would be written to {folder}, where images are read")
 
 
 def checked(config: EvalConfig, name: str, cases: list[Case], missing: Sequence[str] = ()) -> Benchmark:

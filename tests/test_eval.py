@@ -363,6 +363,24 @@ def test_results_are_never_written_among_the_inputs(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_photograph_that_is_only_shown_decides_nothing(score: Callable, mattes: tuple[Path, Path]) -> None:
+    score("--out", "without")
+    for path in mattes[1].iterdir():
+        write_image(Path("photos") / path.name, levels([1, 2, 3]))
+    Path("photos/3.png").write_text("no picture")
+    assert score("--images", "photos", "--allow-missing").status == 0
+    assert read_metrics()["mattes"]["metrics"] == read_metrics(Path("without"))["mattes"]["metrics"]
+
+
+def test_trimaps_never_replace_an_input(score: Callable, mattes: tuple[Path, Path]) -> None:
+    inputs = Path("R/trimaps_25px/mattes")
+    inputs.parent.mkdir(parents=True)
+    mattes[0].rename(inputs)
+    before = (inputs / "0.png").read_bytes()
+    finished = score("--unknown-region", "--predictions", inputs)
+    assert finished.status == 2 and (inputs / "0.png").read_bytes() == before
+
+
 def test_a_name_that_no_disk_can_hold(score: Callable) -> None:
     finished = score("--out", "n" * 300)
     assert finished.status == 2 and "Traceback" not in finished.err

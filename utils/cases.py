@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import CannotWriteError
 from utils.gallery import Panels, make_panels
 from utils.images import quantise, read_alpha, read_rgb, verify_image, write_image
 from utils.pairs import sizes_differ
@@ -28,8 +30,9 @@ class Case(NamedTuple):
     trimap: Path | None = None
 
     def files(self) -> dict[str, Path]:
-        """Role to file."""
-        roles = {"alpha": self.alpha, "prediction": self.prediction, "image": self.image, "trimap": self.trimap}
+        """Role to file, of those that decide the scores: a photograph beside a finished matte is only shown."""
+        image = self.image if self.prediction is None else None
+        roles = {"alpha": self.alpha, "prediction": self.prediction, "image": image, "trimap": self.trimap}
         return {role: path for role, path in roles.items() if path is not None}
 
     def stamp(self) -> Stamp:
@@ -96,6 +99,8 @@ def score_case(task: Task) -> Scored:
     try:
         stamp = case.stamp()  # before reading: a change in between is noticed by the next --resume
         return Scored(case, stamp, *_score(task))
+    except CannotWriteError:
+        raise  # of the disk, not of this case
     except UserError as error:
         return Scored(case, {}, error, None)
 
@@ -116,7 +121,10 @@ def _score(task: Task) -> tuple[ImageScores, Panels | None]:
     low, high = task.limits
     if low < scores.mad < high:
         return scores, None
-    rgb = None if case.image is None else read_rgb(case.image, max_pixels=method.max_pixels)
+    rgb = None
+    if case.image is not None:
+        with suppress(UserError):  # it is only shown: never a reason to leave out the scores
+            rgb = read_rgb(case.image, max_pixels=method.max_pixels)
     return scores, make_panels(rgb, alpha, pred_alpha)
 
 

@@ -10,6 +10,10 @@ from typing import BinaryIO
 from utils.errors import UserError
 
 
+class CannotWriteError(UserError):
+    """The disk is full, or a folder cannot be written: no fault of what was read."""
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write(file)` on a hidden temporary file beside `path`, flushes it to the disk, then renames it.
 
@@ -30,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+        raise CannotWriteError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -67,8 +67,10 @@ def write_results(folder: Path, results: Sequence[Result]) -> None:
         {"name": row["name"], "benchmark": result.name, **row} for result in results for row in result.scores.per_image
     ]
     table = pd.DataFrame(rows).to_csv(index=False)
-    write_atomically(folder / "per_image.csv", lambda file: file.write(table.encode()))
-    write_atomically(folder / "table.txt", lambda file: file.write(f"{score_table(results)}\n".encode()))
+    write_atomically(folder / "per_image.csv", lambda file: file.write(table.encode(errors="backslashreplace")))
+    write_atomically(
+        folder / "table.txt", lambda file: file.write(f"{score_table(results)}\n".encode(errors="backslashreplace"))
+    )
 
 
 def score_table(results: Sequence[Result]) -> str:
