@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or \
 	    sys.exit('error: Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt "pytest>=8" "ruff>=0.6"
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt "pytest>=8" "ruff>=0.6" "pymatting>=1.1.13"
 	touch $@
 
 demo: setup

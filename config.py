@@ -18,6 +18,8 @@ import tyro
 
 Backbone = Literal["nano", "tiny", "small", "base", "base384", "large"]
 Precision = Literal["bf16", "fp16", "fp32"]
+OnBad = Literal["error", "skip"]
+ForegroundMethod = Literal["multilevel", "blur-fusion"]
 Metric = Literal["SAD", "MSE", "MAD", "Grad", "Conn", "MAE", "F", "wF", "S", "E", "HCE", "mBA", "BIoU", "band"]
 T = TypeVar("T")
 
@@ -90,7 +92,18 @@ class DataConfig:
     data_root: Path = Path("DIS5K")  # folder that holds it
     image_size: int = 1024  # px, side of the coarse stage's square input; a multiple of 32
     dilate_px: int = 0  # grow the true mattes by this radius in training (px at image_size; the dilation strategy)
+    on_bad: OnBad = "error"  # of damaged and unmatched files; skip: train on the rest, with a list of what is left out
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+
+@dataclass(frozen=True)
+class CompositionConfig:
+    """New backgrounds in training: with `backgrounds` found, arguments of utils.backgrounds.NewBackgrounds."""
+
+    backgrounds: Path | None = None  # folder of photographs without a subject; none: nothing is composed
+    foregrounds: Path | None = None  # colours solved by tools.solve_foreground; without them, a fast estimate
+    background_probability: float = 0.5  # of a composite instead of the photograph
+    extra_subject_probability: float = 0.1  # of a second subject in a composite; with one, of a third
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,12 @@ class AugmentConfig:
     brightness: float = 0.2  # factor from 1 - x to 1 + x
     contrast: float = 0.2  # likewise
     saturation: float = 0.2  # likewise
+    blur_probability: float = 0.1  # of a blur, out of focus or moving, of picture and alpha alike
+    blur_px: float = 2.5  # its largest radius, px at image_size
+    noise_probability: float = 0.2  # of sensor noise
+    noise_std: float = 8.0  # its largest standard deviation, levels of 255
+    jpeg_probability: float = 0.2  # of another JPEG compression
+    jpeg_quality: tuple[int, int] = (40, 95)  # its lowest and highest quality
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,7 @@ class Config:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    composition: CompositionConfig = field(default_factory=CompositionConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -165,6 +185,13 @@ class Config:
             raise ValueError("--teacher none contradicts --teacher-checkpoint: give one of them")
         if not 0 < self.augment.crop_scale[0] <= self.augment.crop_scale[1] <= 1:
             raise ValueError("--crop-scale: give two shares of the area, 0 < smallest <= largest <= 1")
+        if not 1 <= self.augment.jpeg_quality[0] <= self.augment.jpeg_quality[1] <= 100:
+            raise ValueError("--jpeg-quality: give two qualities, 1 <= lowest <= highest <= 100")
+        composition = self.composition
+        if composition.backgrounds is None and composition.foregrounds is not None:
+            raise ValueError("--foregrounds has no effect without --backgrounds: give both")
+        if composition.backgrounds is not None and composition.background_probability == 0:
+            raise ValueError("--background-probability 0 leaves --backgrounds without effect: leave one of them out")
         if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
             raise ValueError("--crop-ratio: give two ratios, 0 < smallest <= largest")
         _require("at least 1", lambda v: v >= 1, model, "window_size", "refiner_blocks")
@@ -204,8 +231,12 @@ class Config:
         _require("0 or more", lambda v: v >= 0, run, "num_workers", "previews", "seed")
         _require("0 or more", lambda v: v >= 0, data, "dilate_px")
         _require("from 0 to 1", lambda v: 0 <= v <= 1, self.routing, "error_threshold")
-        jitters = ("flip_probability", "brightness", "contrast", "saturation")
+        shares = ("flip", "blur", "noise", "jpeg")
+        jitters = ("brightness", "contrast", "saturation", *(f"{each}_probability" for each in shares))
         _require("from 0 to 1", lambda v: 0 <= v <= 1, self.augment, *jitters)
+        _require("0 or more", lambda v: 0 <= v < inf, self.augment, "blur_px", "noise_std")
+        chances = ("background_probability", "extra_subject_probability")
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, composition, *chances)
         _require("from 0 to below 1", lambda v: 0 <= v < 1, model, "drop_path_rate")
 
 
@@ -266,7 +297,12 @@ def demo() -> Config:
         },
         teacher={"teacher_width": 16, "teacher_epochs": 1},
         data={"dataset": "embedded", "data_root": Path("data/embedded"), "image_size": 128},
-        augment={"crop_scale": (0.6, 1.0)},  # few passes: closer to what is asked in the end
+        augment={  # few passes: closer to what is asked in the end
+            "crop_scale": (0.6, 1.0),
+            "blur_probability": 0.0,
+            "noise_probability": 0.0,
+            "jpeg_probability": 0.0,
+        },
         optim={
             "epochs": 5,
             "batch_size": 8,
@@ -296,6 +332,12 @@ def _require(rule: str, holds: Callable[[float], bool], section: Any, *names: st
         value = getattr(section, name)
         if not holds(value):
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be {rule}")
+
+
+def _require_kernels(diameters_px: tuple[int, int], flag: str) -> None:
+    """Raises ValueError unless these are a least and a greatest kernel diameter."""
+    if not 1 <= diameters_px[0] <= diameters_px[1]:
+        raise ValueError(f"{flag}: give two diameters, 1 <= least <= greatest")
 
 
 def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Config:
@@ -396,14 +438,121 @@ class ExportConfig:
 class PreprocessConfig:
     """preprocess_dis5k.py."""
 
-    source: Path = Path("DIS5K")  # the unpacked dataset: DIS-TR, DIS-VD, DIS-TE1 ... DIS-TE4 with im/ and gt/
-    target: Path = Path("DIS5K_Flat")  # train/ val/ test/ are made here
+    dataset: str = "DIS5K"  # or another name of utils.layouts.DATASETS, such as HRSOD, P3M-10K, custom
+    source: Path | None = None  # the unpacked dataset, as published; default: the folder DATASET
+    target: Path | None = None  # train/ val/ test/ are made here; default: DATASET_Flat
+    splits: tuple[str, ...] = ()  # published sets to take, such as DIS-TR DIS-VD, or train, val, test; default: all
     link: bool = False  # hard-link instead of copying: instant, no disk space, same disk only
-    num_workers: int = 4  # threads that copy
+    max_side: int | None = None  # px; shrink what is longer, image and alpha, with the area filter
+    num_workers: int | None = None  # processes; one a CPU core if not given
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        _require("at least 1", lambda v: v >= 1, self, "num_workers")
+        if self.link and self.max_side is not None:
+            raise ValueError("--link contradicts --max-side: a shrunken image is a new file; choose one of them")
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        for name in ("max_side", "num_workers"):
+            if getattr(self, name) is not None:
+                _require("at least 1", lambda v: v >= 1, self, name)
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """tools/check_data.py."""
+
+    data_root: Path = Path(".")  # folder that holds the dataset, or is it
+    dataset: str = "custom"  # a name of utils.layouts.DATASETS; 'custom' is any folder with train/ and val/ pairs
+    splits: tuple[str, ...] = ()  # default: those of train, val and test that are there
+    output: Path = Path("data_check")  # problems.csv and contact_sheet.png are written here
+    on_bad: OnBad = "error"  # skip: say what training with --on-bad skip would use
+    sheet_pairs: int = 30  # pairs on the contact sheet, those with a problem first
+    recheck: bool = False  # read every file again, also those that have not changed since the last check
+    num_workers: int | None = None  # threads that read; two a CPU core if not given
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        _require("0 or more", lambda v: v >= 0, self, "sheet_pairs")
+        if self.num_workers is not None:
+            _require("at least 1", lambda v: v >= 1, self, "num_workers")
+
+
+@dataclass(frozen=True)
+class SolveConfig:
+    """tools/solve_foreground.py."""
+
+    data_root: Path = Path(".")  # folder that holds the dataset, or is it
+    dataset: str = "custom"  # a name of utils.layouts.DATASETS
+    split: str = "train"  # a split of it
+    output: Path = Path("foregrounds")  # NAME.png, RGB, one for each image
+    backgrounds_output: Path | None = None  # the solved backgrounds as well
+    method: ForegroundMethod = "multilevel"  # of pymatting; blur-fusion needs no pymatting
+    overwrite: bool = False  # solve again what is there
+    num_workers: int | None = None  # processes; one a CPU core if not given
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        if self.num_workers is not None:
+            _require("at least 1", lambda v: v >= 1, self, "num_workers")
+
+
+@dataclass(frozen=True)
+class ComposeConfig:
+    """tools/compose.py."""
+
+    foregrounds: Path = Path("foregrounds")  # photographs or cut-outs of subjects
+    alphas: Path | None = None  # their alphas, paired by name; default: the foregrounds' own A channel
+    backgrounds: Path = Path("backgrounds")  # photographs without a subject
+    output: Path = Path("composed")  # train/ and test/ are made here, each with im/ gt/ trimap/
+    per_foreground: int = 20  # composites of each foreground, on as many backgrounds
+    test_share: float = 0.0  # of foregrounds and of backgrounds, kept for test/ alone; 1: all
+    solve: Literal["multilevel", "blur-fusion", "none"] | None = None  # of the foregrounds' own colours; default:
+    # multilevel with --alphas, none for cut-outs, which show them already
+    trimap_kernel_px: tuple[int, int] = (3, 25)  # erosion of the certain regions: an ellipse of a random diameter
+    image_format: Literal["png", "jpg"] = "png"  # of im/; jpg: quality 95, a quarter of the space
+    max_side: int | None = None  # px; shrink longer foregrounds first, with the area filter
+    contact_sheet: Path | None = None  # a PNG with the first composites
+    seed: int = 0  # another seed is another set
+    overwrite: bool = False  # make again what is there
+    num_workers: int | None = None  # processes; one a CPU core if not given
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if self.contact_sheet is not None and self.contact_sheet.suffix.lower() != ".png":
+            raise ValueError(f"--contact-sheet {self.contact_sheet}: the name must end in .png")
+        _require_kernels(self.trimap_kernel_px, "--trimap-kernel-px")
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, self, "test_share")
+        _require("0 or more", lambda v: v >= 0, self, "seed")
+        _require("at least 1", lambda v: v >= 1, self, "per_foreground", "max_pixels")
+        for name in ("max_side", "num_workers"):
+            if getattr(self, name) is not None:
+                _require("at least 1", lambda v: v >= 1, self, name)
+
+
+@dataclass(frozen=True)
+class TrimapConfig:
+    """tools/make_trimaps.py."""
+
+    alphas: Path = Path("gt")  # folder of alphas
+    output: Path = Path("trimap")  # NAME.png of 0, 128 and 255, one for each alpha
+    kernel_px: tuple[int, int] = (25, 25)  # least and greatest diameter of the eroding ellipse; (25, 25): as P3M
+    seed: int = 0  # of the diameters, where the two differ
+    overwrite: bool = False  # make again what is there
+    num_workers: int | None = None  # processes; one a CPU core if not given
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        _require_kernels(self.kernel_px, "--kernel-px")
+        _require("0 or more", lambda v: v >= 0, self, "seed")
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        if self.num_workers is not None:
+            _require("at least 1", lambda v: v >= 1, self, "num_workers")
 
 
 @dataclass(frozen=True)
@@ -459,6 +608,28 @@ class MetricBenchmarkConfig:
             raise ValueError("--sides: give at least one length, in pixels")
         _require("at least 1", lambda v: v >= 1, self, "repeats")
         _require("0 or more", lambda v: v >= 0, self, "images")
+
+
+@dataclass(frozen=True)
+class LoaderBenchmarkConfig:
+    """tools/benchmark_loader.py."""
+
+    long_sides: tuple[int, ...] = (4000, 1536)  # px, of the 4:3 photographs that are made to be read; 4000: 12 MP
+    data_root: Path | None = None  # read these instead
+    dataset: str = "custom"  # with --data-root: a name of utils.layouts.DATASETS; its training set is read
+    image_size: int = 1024  # px, of the samples
+    samples: int = 24  # read for each number, after one that is not counted
+    workers: tuple[int, ...] = (1, 2)  # loader processes to try
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if self.data_root is None and (not self.long_sides or min(self.long_sides) < 4):
+            raise ValueError("--long-sides: give at least one length, in pixels")
+        if not self.workers or min(self.workers) < 1:
+            raise ValueError("--workers: give numbers of processes, each at least 1")
+        if self.image_size < 32 or self.image_size % 32:
+            raise ValueError(f"--image-size {self.image_size}: must be a multiple of 32")
+        _require("at least 1", lambda v: v >= 1, self, "samples")
 
 
 # ---------------------------------------------------------------------------------------------------- command lines

@@ -5,24 +5,26 @@ python eval.py --predictions DIR --ground-truth DIR [--trimaps DIR] --out R
 """
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from config import RUNS, EvalConfig, parse_cli
-from utils.cases import Case, Method, Task, check_cases, read_photograph, score_case
-from utils.errors import UserError, run_script
-from utils.files import require_writable
+from utils.cases import BYTES_PER_PIXEL, Case, Method, Task, check_cases, read_photograph, score_case
+from utils.errors import UserError, printable, run_script
+from utils.files import remove_stale, require_writable
 from utils.gallery import Gallery
 from utils.names import match_names, pair_by_name, shorten
-from utils.pairs import find_benchmark, present_benchmarks, resolve_benchmark
-from utils.parallel import cpu_cores, ordered_map, process_pool
+from utils.pairs import find_benchmark, list_benchmark, present_benchmarks, resolve_benchmark
+from utils.parallel import cpu_cores, free_memory, ordered_map, process_pool
 from utils.progress import progress
 from utils.report import Example, Section, write_report
 from utils.results import Result, score_table, write_results
@@ -43,6 +45,7 @@ class Benchmark(NamedTuple):
         region: Which pixels that concerns, in words.
         missing: Truths without a prediction.
         unusable: Images with a damaged file or one of another size, with the reason.
+        pixels: Of the largest image.
     """
 
     name: str
@@ -51,38 +54,70 @@ class Benchmark(NamedTuple):
     region: str
     missing: list[str]
     unusable: dict[str, str]
+    pixels: int
 
 
 def main() -> int:
     config = parse_cli(EvalConfig, prog="eval.py", description=__doc__)
+    if config.out == Path():  # which an empty shell variable gives as well
+        raise UserError("--out is empty or the current folder; name a folder for the results")
     require_writable(config.out, "--out")
     if config.predictions is None:
         benchmarks = find_benchmarks(config)
         predictor, source = load(config)
     else:
+        of_models = ("data_root", "benchmarks", "device", "precision")
+        if idle := [name for name in of_models if getattr(config, name) != getattr(EvalConfig, name)]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+            print(f"note: with --predictions no model runs: {flags} without effect")
         benchmarks = [find_mattes(config)]
         predictor, source = None, {"predictions": str(config.predictions), "ground_truth": str(config.ground_truth)}
     refuse_inputs_as_output(config, benchmarks)
-    decisive = ("metrics", "trimaps", "unknown_region", "trimap_kernel_px", "round_predictions", "examples")
-    settings = {**source, **{name: str(getattr(config, name)) for name in decisive}}
     results, sections = [], []
-    images = sum(len(benchmark.cases) for benchmark in benchmarks)
-    workers = min(cpu_cores() if config.num_workers is None else config.num_workers, images)
+    workers = scoring_processes(config, benchmarks)
     with (
-        Scorebook(config.out, settings, resume=config.resume, overwrite=config.overwrite) as book,
+        Scorebook(config.out, decisive(config, source), resume=config.resume, overwrite=config.overwrite) as book,
         process_pool(workers) if workers else nullcontext() as pool,
     ):
+        remove_stale(trimap_folder(config), recursive=True)
         for benchmark in benchmarks:
             scores, gallery = score(config, benchmark, predictor, book, pool, ahead=2 * workers)
             result = summarise(config, benchmark, scores, source)
             examples = [[Example(*each) for each in side] for side in (gallery.worst(), gallery.best())]
             results.append(result)
             sections.append(Section(result.name, result.entry(), result.scores.per_image, *examples))
-    write_results(config.out, results)
-    write_report(config.out / "report.html", sections, COLUMNS, [f"{key}: {value}" for key, value in source.items()])
+        write_results(config.out, results)
+        about = [f"{key}: {value}" for key, value in source.items()]
+        write_report(config.out / "report.html", sections, COLUMNS, about)
     print(score_table(results))
     print(f"written: {', '.join(str(config.out / name) for name in ('metrics.json', 'per_image.csv', 'report.html'))}")
     return 1 if any(benchmark.unusable for benchmark in benchmarks) else 0
+
+
+def decisive(config: EvalConfig, source: dict[str, str]) -> dict[str, str]:
+    """What decides the numbers, the same however it is written: a resume with anything else is refused."""
+    paths = {name: value for name, value in source.items() if name in ("checkpoint", "predictions", "ground_truth")}
+    names = ("unknown_region", "trimap_kernel_px", "round_predictions", "examples")
+    return {
+        **source,
+        **{name: os.path.realpath(path) for name, path in paths.items()},
+        "metrics": " ".join(sorted(set(config.metrics))) or "default",
+        "trimaps": os.path.realpath(config.trimaps) if config.trimaps else "none",
+        **{name: str(getattr(config, name)) for name in names},
+    }
+
+
+def scoring_processes(config: EvalConfig, benchmarks: Sequence[Benchmark]) -> int:
+    """How many processes score; 0 for none but this one. If nobody says, no more than fit into the memory."""
+    images = sum(len(benchmark.cases) for benchmark in benchmarks)
+    if config.num_workers is not None:
+        return min(config.num_workers, images)
+    workers = min(cpu_cores(), images)
+    each = BYTES_PER_PIXEL * max(benchmark.pixels for benchmark in benchmarks)
+    fitting = max(1, int(min(workers, free_memory() / each)))
+    if fitting < workers:
+        print(f"note: {fitting} processes, not {workers}: an image takes {each / 1e9:.1f} GB; --num-workers overrules")
+    return fitting
 
 
 # ------------------------------------------------------------------------------------------------ what is scored
@@ -97,9 +132,16 @@ def find_benchmarks(config: EvalConfig) -> list[Benchmark]:
     benchmarks = []
     layouts = {name: layout for name, layout, _ in map(resolve_benchmark, names)}  # each once
     for name, layout in layouts.items():
-        pairs = find_benchmark(config.data_root, name, trimaps=True)
+        mismatched: dict[str, str] = {}
+        if config.allow_missing:
+            listing = list_benchmark(config.data_root, name)
+            for kind, found in listing.mismatches.items():
+                mismatched |= dict.fromkeys(found, kind.replace("-", " "))
+            pairs = [pair for pair in listing.pairs if pair.name not in mismatched]
+        else:
+            pairs = find_benchmark(config.data_root, name, trimaps=True)
         cases = [Case(pair.name, pair.alpha, image=pair.image, trimap=pair.trimap) for pair in pairs]
-        benchmarks.append(checked(config, name, cases))
+        benchmarks.append(checked(config, name, cases, unusable=mismatched))
         if layout.note:
             print(f"note on {name}: {layout.note}")
     return benchmarks
@@ -123,18 +165,29 @@ def find_mattes(config: EvalConfig) -> Benchmark:
     for flag, folder in (("--trimaps", config.trimaps), ("--images", config.images)):
         beside[flag], lacking = ({}, []) if folder is None else match_names(names, folder, flag)
         if lacking:  # no --allow-missing: a mean over some unknown regions and some whole images would be no number
-            raise UserError(f"{flag} {folder}: {len(lacking)} of {len(names)} are missing there ({shorten(lacking)})")
+            raise UserError(
+                f"{flag} {folder}: {len(lacking)} of {len(names)} are missing there ({shorten(lacking)}); complete the "
+                f"folder, or take their predictions out and use --allow-missing"
+            )
     if faults and not config.allow_missing:
         raise UserError(
             f"--predictions {config.predictions}: {'; '.join(faults)}; a mean over other images is not comparable: "
             f"complete the folders, or score the {len(names)} that match with --allow-missing"
         )
     print(f"{len(names)} of {total} images have a prediction; {len(pairs.extra)} predictions have no truth")
+    show("without prediction", pairs.missing)
+    show("without truth", pairs.extra)
     cases = [
         Case(name, alpha, prediction, beside["--images"].get(name), beside["--trimaps"].get(name))
         for name, prediction, alpha in pairs.matched
     ]
-    return checked(config, config.predictions.resolve().name or "predictions", cases, pairs.missing)
+    return checked(config, config.predictions.resolve().name or "predictions", cases, missing=pairs.missing)
+
+
+def show(what: str, names: Sequence[str]) -> None:
+    """Names on the screen, where a long list would hide the rest; metrics.json has all that are left out."""
+    if names:
+        print(printable(f"{what}: {shorten(names, most=10)}"))
 
 
 def refuse_inputs_as_output(config: EvalConfig, benchmarks: Sequence[Benchmark]) -> None:
@@ -149,23 +202,31 @@ def refuse_inputs_as_output(config: EvalConfig, benchmarks: Sequence[Benchmark])
     for folder in {*(path.parent for path in files), *(folder for folder in given if folder is not None)}:
         if out.is_relative_to(os.path.realpath(folder)):
             raise UserError(f"--out {config.out} lies in {folder}, where images are read; choose another folder")
-        if Path(os.path.realpath(folder)).is_relative_to(out / f"trimaps_{config.trimap_kernel_px}px"):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(trimap_folder(config))):
             raise UserError(f"--out {config.out}: trimaps would be written to {folder}, where images are read")
 
 
-def checked(config: EvalConfig, name: str, cases: list[Case], missing: Sequence[str] = ()) -> Benchmark:
-    """The cases with the way they are scored; unusable ones are left out or refused.
+def checked(
+    config: EvalConfig,
+    name: str,
+    cases: list[Case],
+    *,
+    missing: Sequence[str] = (),
+    unusable: Mapping[str, str] = MappingProxyType({}),
+) -> Benchmark:
+    """The cases with the way they are scored; unusable ones, and those said to be, are left out or refused.
 
     Raises:
         UserError: A file is damaged or of another size, and --allow-missing was not given; or no case is left.
     """
-    problems = check_cases(cases, max_pixels=config.max_pixels)
+    problems, pixels = check_cases(cases, max_pixels=config.max_pixels)
     if problems and not config.allow_missing:
         raise UserError(
             f"{name}: {len(problems)} of {len(cases)} images cannot be scored: "
             f"{shorten(list(problems.values()), '; ')}; repair the files, or score the rest with --allow-missing"
         )
     cases = [case for case in cases if case.name not in problems]
+    problems = {**unusable, **problems}
     if not cases:
         raise UserError(f"{name}: nothing to score: {len(missing)} predictions missing, {len(problems)} unusable")
     # HCE takes 1-3 s an image and was made for DIS.
@@ -178,7 +239,7 @@ def checked(config: EvalConfig, name: str, cases: list[Case], missing: Sequence[
         region += f"; _unknown: unknown region of the trimaps in {cases[0].trimap.parent}"
     elif kernel_px:
         region += f"; _unknown: unknown region of trimaps made from the true alphas (ellipse of {kernel_px} px, P3M)"
-    return Benchmark(name, cases, method, region, list(missing), problems)
+    return Benchmark(name, cases, method, region, list(missing), problems, pixels)
 
 
 def load(config: EvalConfig) -> "tuple[Predictor, dict[str, str]]":
@@ -215,20 +276,18 @@ def score(
     for case in benchmark.cases:
         if (known := book.get(benchmark.name, case)) is not None:
             scores[case.name], panels = known
-            if panels is not None:
-                gallery.add(scores[case.name].mad, case.name, panels)
-    todo = [case for case in benchmark.cases if case.name not in scores]
+            gallery.add(scores[case.name].mad, case.name, panels)
     if scores:
-        print(f"{benchmark.name}: {len(scores)} of {len(benchmark.cases)} images are scored already")
-    tasks = (
-        Task(case, benchmark.method, prediction, trimap_file(config, benchmark, case), gallery.limits())
-        for case, prediction in zip(todo, predicted(todo, predictor, config.max_pixels), strict=True)
-    )
-    bar = progress(total=len(benchmark.cases), initial=len(scores), desc=benchmark.name, unit="img")
-    with bar:
+        print(f"{printable(benchmark.name)}: {len(scores)} of {len(benchmark.cases)} images are scored already")
+
+    def score_all(cases: list[Case], limits: Callable[[], tuple[float, float]]) -> None:
+        tasks = (
+            Task(case, benchmark.method, prediction, trimap_file(config, benchmark, case), limits())
+            for case, prediction in zip(cases, predicted(cases, predictor, config.max_pixels), strict=True)
+        )
         for scored in ordered_map(score_case, tasks, executor=pool, ahead=ahead):
-            bar.update()
             name = scored.case.name
+            bar.update(name not in scores)
             if isinstance(scored.scores, ImageScores):
                 book.add(benchmark.name, scored)
                 scores[name] = scored.scores
@@ -236,8 +295,14 @@ def score(
                     gallery.add(scored.scores.mad, name, scored.panels)
             elif config.allow_missing:
                 benchmark.unusable[name] = str(scored.scores)
+                scores.pop(name, None)
             else:
                 raise UserError(f"{scored.scores} ({len(scores)} images are scored: --resume continues)")
+
+    with progress(total=len(benchmark.cases), initial=len(scores), desc=printable(benchmark.name), unit="img") as bar:
+        score_all([case for case in benchmark.cases if case.name not in scores], gallery.limits)
+        # Known scores whose pictures were never made, since others were worse or better that are no more.
+        score_all([case for case in benchmark.cases if case.name in gallery.lacking()], lambda: (math.inf, -math.inf))
     return [scores[case.name] for case in benchmark.cases if case.name in scores], gallery
 
 
@@ -257,7 +322,11 @@ def predicted(
 
 def trimap_file(config: EvalConfig, benchmark: Benchmark, case: Case) -> Path:
     """Where a trimap that is made is kept: beside the results, never in the dataset."""
-    return config.out / f"trimaps_{config.trimap_kernel_px}px" / benchmark.name / f"{case.name}.png"
+    return trimap_folder(config) / benchmark.name / f"{case.name}.png"
+
+
+def trimap_folder(config: EvalConfig) -> Path:
+    return config.out / f"trimaps_{config.trimap_kernel_px}px"
 
 
 def summarise(config: EvalConfig, benchmark: Benchmark, scores: list[ImageScores], source: dict[str, str]) -> Result:
@@ -267,11 +336,11 @@ def summarise(config: EvalConfig, benchmark: Benchmark, scores: list[ImageScores
     left_out = {**dict.fromkeys(benchmark.missing, "no prediction"), **benchmark.unusable}
     if left_out:
         print(
-            f"{benchmark.name}: scored {len(scores)} of {len(scores) + len(left_out)} images; "
+            f"{printable(benchmark.name)}: scored {len(scores)} of {len(scores) + len(left_out)} images; "
             f"{len(benchmark.missing)} without prediction, {len(benchmark.unusable)} unusable"
         )
         for name, reason in benchmark.unusable.items():
-            print(f"left out: {name}: {reason}")
+            print(printable(f"left out: {name}: {reason}"))
     prediction = "rounded to 8 bits" if config.round_predictions else "float, not rounded"
     return Result(benchmark.name, mean_scores(scores), benchmark.region, prediction, left_out, source)
 

@@ -1,26 +1,40 @@
-"""Rearrange DIS5K as published (DIS-TR, DIS-VD, DIS-TE1 to DIS-TE4) into train/, val/ and test/.
+"""Rearrange DIS5K as published (DIS-TR, DIS-VD, DIS-TE1 to DIS-TE4), or another dataset, into train/, val/ and test/.
 
-The four test sets are pooled in test/ and also kept apart in test/DIS-TE1 to test/DIS-TE4. Nothing that is already
-there is made again, so an interrupted run continues where it stopped.
+DIS5K's four test sets are pooled in test/ and also kept apart in test/DIS-TE1 to test/DIS-TE4. Nothing that is already
+there is made again, so an interrupted run continues where it stopped. manifest.json lists sizes and hashes.
 """
 
 import sys
+from pathlib import Path
 
 from config import PreprocessConfig, parse_cli
-from utils.errors import run_script
-from utils.preprocess import flatten_dis5k
+from utils.errors import printable, run_script
+from utils.pairs import find_layout
+from utils.parallel import cpu_cores
+from utils.preprocess import flatten
 
 
 def main() -> int:
     config = parse_cli(PreprocessConfig, prog="preprocess_dis5k.py", description=__doc__)
-    result = flatten_dis5k(config.source, config.target, link=config.link, num_workers=config.num_workers)
+    layout = find_layout(config.dataset)
+    target = config.target or Path(f"{layout.name}_Flat")
+    result = flatten(
+        config.source or Path(layout.name),
+        target,
+        layout,
+        splits=config.splits,
+        link=config.link,
+        max_side=config.max_side,
+        num_workers=config.num_workers or cpu_cores(),
+        max_pixels=config.max_pixels,
+    )
     for place, count in result.pairs.items():
-        print(f"{config.target / place}: {count} pairs")
+        print(f"{target / place}: {count} pairs")
     print(f"{result.made} files made, {result.kept} were there")
     for failure in result.failed:
-        print(f"failed: {failure}", file=sys.stderr)
+        print(f"failed: {printable(failure)}", file=sys.stderr)
     if result.failed:
-        print(f"{len(result.failed)} files failed; run again when the cause is removed", file=sys.stderr)
+        print(f"{len(result.failed)} samples failed; run again when the cause is removed", file=sys.stderr)
     return 1 if result.failed else 0
 
 

@@ -19,18 +19,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from config import Config, EmbeddedConfig, parse_train
+from config import RUNS, Config, EmbeddedConfig, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
+from utils.backgrounds import NewBackgrounds, find_backgrounds
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.datasets import EpochSampler, MattingDataset, Transform
+from utils.checks import cache_file, check_dataset, list_dataset, require_usable
+from utils.datasets import AlphaDataset, EpochSampler, MattingDataset
 from utils.errors import UserError, run_script
 from utils.evaluation import evenly_spaced, predictions
 from utils.inference import Predictor, autocast, select_device
 from utils.losses import MattingLoss
 from utils.metrics import sad
+from utils.names import match_names, shorten
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
-from utils.pairs import Pair, check_pairs, find_layout, find_pairs
+from utils.pairs import NotFound, Pair, find_layout
 from utils.plots import Preview, save_curves, save_previews
+from utils.problems import Problem, write_problems
 from utils.progress import progress
 from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
 from utils.scoring import DIFFERENCE_METRICS, Scores, mean_scores, score_image
@@ -82,18 +86,20 @@ def main() -> int:
         if checkpoint["epoch"] == optim.epochs:
             print(f"{folder.last}: all {optim.epochs} epochs are done; the best checkpoint is {folder.best}")
             return 0
-    train_pairs, val_pairs = find_data(config)
+    train_pairs, val_pairs, problems = find_data(config)
+    backgrounds = find_new_backgrounds(config, train_pairs)
 
     preprocess = Preprocess(image_size=config.data.image_size)
     learner = build_learner(config, folder, device)
     predictor = Predictor(learner.network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
     transform = TrainTransform(preprocess, dilate_px=config.data.dilate_px, **asdict(config.augment))
-    loader = make_loader(config, train_pairs, transform, device)
+    reading = {"seed": run.seed, "max_pixels": config.data.max_pixels}
+    loader = make_loader(config, MattingDataset(train_pairs, transform, backgrounds=backgrounds, **reading), device)
     refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
     matting_loss = MattingLoss(**asdict(replace(config.loss, refined_weight=refined_weight)))
     steps_per_epoch = -(-len(loader) // optim.accumulation_steps)
 
-    first_epoch, step, best_sad, data = 0, 0, float("inf"), fingerprint(train_pairs, val_pairs)
+    first_epoch, step, best_sad, data = 0, 0, float("inf"), fingerprint(train_pairs, val_pairs, backgrounds)
     if checkpoint:
         if checkpoint["data"] != data:
             raise UserError(f"--resume: {folder.last} was trained on other pictures than {config.data.data_root} holds")
@@ -106,6 +112,8 @@ def main() -> int:
 
     if not checkpoint:
         folder.write_json("config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
+        if problems:
+            write_problems(folder.path / "problems.csv", problems)
         save(folder.last, 0)  # from here on, --resume continues
     log = Table(folder.path / "log.csv", keep_up_to=step)
     validation_log = Table(folder.path / "validation.csv", keep_up_to=step)
@@ -244,24 +252,60 @@ def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[S
 # -------------------------------------------------------------------------------------------- before the first step
 
 
-def find_data(config: Config) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs, checked; the embedded data is made if it is not there."""
+def find_data(config: Config) -> tuple[list[Pair], list[Pair], list[Problem]]:
+    """Training and validation pairs, all files checked; the embedded data is made if it is not there.
+
+    Returns:
+        The two, and what is wrong with files that are left out or doubtful.
+    """
     data, layout = config.data, find_layout(config.data.dataset)
     if layout.name == "Embedded" and not has_embedded(data.data_root):
         made = EmbeddedConfig()
         write_embedded(data.data_root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
-    pairs = [find_pairs(data.data_root, data.dataset, split) for split in ("train", "val")]
+    held_out = "val"
+    try:
+        dataset = list_dataset(data.data_root, layout.name, ("train", held_out))
+    except NotFound as error:
+        held_out = "test"  # a composed set, say, or a flattened HRSOD
+        try:
+            dataset = list_dataset(data.data_root, layout.name, ("train", held_out))
+        except NotFound:
+            raise error from None
+        print(f"note on {data.data_root}: no val/, so a best checkpoint is chosen on test/")
     if layout.note:
         print(f"note on {layout.name}: {layout.note}")
-    for split in pairs:
-        check_pairs(split, max_pixels=data.max_pixels)
-    return pairs[0], pairs[1]
+    cache = cache_file(RUNS / ".data_checks", dataset.root)
+    check = check_dataset(dataset, max_pixels=data.max_pixels, cache=cache)
+    pairs = require_usable(check, data.on_bad)
+    if check.problems:
+        print(check.summary())
+    return pairs["train"], pairs[held_out], check.problems
 
 
-def fingerprint(train_pairs: list[Pair], val_pairs: list[Pair]) -> str:
-    """The names of all pairs as a short text: what a resume must find again, wherever it lies."""
-    names = "\n".join(pair.name for pair in (*train_pairs, *val_pairs))
-    return f"{len(train_pairs)} + {len(val_pairs)} {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+def find_new_backgrounds(config: Config, train_pairs: list[Pair]) -> NewBackgrounds | None:
+    """What composes new pictures, if --backgrounds asks for it; all files found and checked."""
+    options, max_pixels = config.composition, config.data.max_pixels
+    if options.backgrounds is None:
+        return None
+    foregrounds: dict[str, Path] = {}
+    if options.foregrounds is not None:
+        foregrounds, lacking = match_names([pair.name for pair in train_pairs], options.foregrounds, "--foregrounds")
+        if lacking:
+            raise UserError(
+                f"--foregrounds {options.foregrounds}: {len(lacking)} of {len(train_pairs)} are missing there "
+                f"({shorten(lacking)}); run python -m tools.solve_foreground again, or leave out --foregrounds"
+            )
+    files = {"backgrounds": find_backgrounds(options.backgrounds, max_pixels=max_pixels), "foregrounds": foregrounds}
+    return NewBackgrounds(**{**asdict(options), **files}, max_pixels=max_pixels)
+
+
+def fingerprint(train_pairs: list[Pair], val_pairs: list[Pair], backgrounds: NewBackgrounds | None) -> str:
+    """The names of all pictures as a short text: what a resume must find again, wherever it lies."""
+    names = [pair.name for pair in (*train_pairs, *val_pairs)]
+    if backgrounds is not None:
+        names += [path.name for path in backgrounds.backgrounds] + sorted(backgrounds.foregrounds)
+    digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+    return f"{len(train_pairs)} + {len(val_pairs)} {digest[:16]}"
 
 
 def build_learner(config: Config, folder: RunFolder, device: torch.device) -> Learner:
@@ -291,10 +335,9 @@ def build_network(config: Config, *, resuming: bool) -> TSRMatte:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
 
 
-def make_loader(config: Config, pairs: list[Pair], transform: Transform, device: torch.device) -> DataLoader:
+def make_loader(config: Config, dataset: MattingDataset, device: torch.device) -> DataLoader:
     """Batches of training samples; order and augmentation are functions of (seed, epoch, index)."""
     run = config.run
-    dataset = MattingDataset(pairs, transform, seed=run.seed, max_pixels=config.data.max_pixels)
     return DataLoader(
         dataset,
         batch_size=config.optim.batch_size,
@@ -351,13 +394,14 @@ def fit_teacher(
 ) -> None:  # fmt: skip
     """Trains the teacher on the true mattes (never dilated ones), freezes it and keeps it in the run folder."""
     torch.manual_seed(config.run.seed + 2)
-    augment = replace(config.augment, brightness=0.0, contrast=0.0, saturation=0.0)  # colours are not looked at
+    augmented = TrainTransform(preprocess, **asdict(config.augment))
+    reading = {"seed": config.run.seed, "max_pixels": config.data.max_pixels}
     table = folder.path / "teacher.csv"
     table.unlink(missing_ok=True)  # of a teacher that was interrupted
     train_teacher(
         teacher.requires_grad_(True),
-        make_loader(config, train_pairs, TrainTransform(preprocess, **asdict(augment)), device),
-        make_loader(config, val_pairs, EvalTransform(preprocess), device),
+        make_loader(config, AlphaDataset(train_pairs, augmented, **reading), device),
+        make_loader(config, AlphaDataset(val_pairs, EvalTransform(preprocess), **reading), device),
         width=config.teacher.teacher_width,
         epochs=config.teacher.teacher_epochs,
         learning_rate=config.teacher.teacher_learning_rate,

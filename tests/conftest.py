@@ -1,5 +1,6 @@
 """Shared by the tests: a nano network, a checkpoint of it, embedded pictures, and scripts run inside the process."""
 
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and programs hand that on to those they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `pytest` alone does not put the project's folder there; `python -m pytest` does

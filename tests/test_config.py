@@ -12,18 +12,25 @@ import torch
 from config import (
     PRESETS,
     AugmentConfig,
+    CheckConfig,
+    ComposeConfig,
+    CompositionConfig,
     Config,
     EvalConfig,
     ExportConfig,
+    LoaderBenchmarkConfig,
     LossConfig,
     ModelConfig,
     PredictConfig,
     PreprocessConfig,
     RoutingConfig,
+    SolveConfig,
+    TrimapConfig,
     parse_cli,
     parse_train,
 )
 from models import BACKBONES, MattingOutput, Routing, TSRMatte
+from utils.backgrounds import NewBackgrounds
 from utils.layouts import BENCHMARKS, DATASETS
 from utils.losses import MattingLoss
 from utils.transforms import Preprocess, TrainTransform
@@ -34,6 +41,11 @@ OTHERS: dict[str, type] = {
     "predict.py": PredictConfig,
     "export_inference.py": ExportConfig,
     "preprocess_dis5k.py": PreprocessConfig,
+    "check_data": CheckConfig,
+    "solve_foreground": SolveConfig,
+    "compose": ComposeConfig,
+    "make_trimaps": TrimapConfig,
+    "benchmark_loader": LoaderBenchmarkConfig,
 }
 
 
@@ -140,6 +152,7 @@ def test_windows_fit_the_deepest_map(name: str) -> None:
         (RoutingConfig, Routing, set()),
         (LossConfig, MattingLoss, set()),
         (AugmentConfig, TrainTransform, {"preprocess", "dilate_px"}),
+        (CompositionConfig, NewBackgrounds, {"max_pixels"}),
     ],
 )
 def test_a_section_is_the_arguments_of_its_callee(section: type, callee: type, given_by_the_script: set[str]) -> None:
@@ -332,6 +345,16 @@ CONTRADICTIONS = [
     "--saturation -1",
     "--flip-probability 1.5",
     "--flip-probability -0.1",
+    "--blur-probability 2",
+    "--blur-px -1",
+    "--noise-std inf",
+    "--jpeg-quality 90 40",
+    "--jpeg-quality 0 40",
+    "--foregrounds f",
+    "--background-probability 0 --backgrounds b",
+    "--background-probability 1.1",
+    "--extra-subject-probability -0.1",
+    "--on-bad ignore",
     "--drop-path-rate 1",
     "--drop-path-rate -0.1",
     "--error-threshold -0.1",
@@ -372,6 +395,19 @@ def test_losses_that_leave_nothing_to_train_are_refused(refusal: Callable[..., s
         ("export_inference.py", "--dtype int8", "--dtype"),
         ("preprocess_dis5k.py", "--num-workers 0", "--num-workers"),
         ("preprocess_dis5k.py", "--sorce d", "--source"),
+        ("preprocess_dis5k.py", "--max-side 100 --link", "--link"),
+        ("preprocess_dis5k.py", "--max-side 0", "--max-side"),
+        ("check_data", "--sheet-pairs -1", "--sheet-pairs"),
+        ("check_data", "--on-bad warn", "--on-bad"),
+        ("solve_foreground", "--method closed-form", "--method"),
+        ("solve_foreground", "--num-workers 0", "--num-workers"),
+        ("compose", "--test-share 1.5", "--test-share"),
+        ("compose", "--per-foreground 0", "--per-foreground"),
+        ("compose", "--trimap-kernel-px 9 3", "--trimap-kernel-px"),
+        ("compose", "--contact-sheet a.jpg", "--contact-sheet"),
+        ("make_trimaps", "--kernel-px 0 3", "--kernel-px"),
+        ("benchmark_loader", "--image-size 100", "--image-size"),
+        ("benchmark_loader", "--workers 0", "--workers"),
     ],
 )
 def test_wrong_use_of_the_other_scripts(refusal: Callable[..., str], script: str, flags: str, named: str) -> None:

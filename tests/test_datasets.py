@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.datasets import EpochSampler, MattingDataset, Sample, seeded_generator
+from utils.datasets import AlphaDataset, EpochSampler, MattingDataset, Sample, TrimapSample, WithTrimaps
 from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
+from utils.seeds import seeded_rng
+from utils.transforms import EvalTransform, Preprocess
+from utils.trimaps import trimap_from_alpha
 
 
 def write_pair(root: Path, name: str, size: tuple[int, int], alpha_size: tuple[int, int] | None = None) -> None:
@@ -21,10 +24,10 @@ def write_pair(root: Path, name: str, size: tuple[int, int], alpha_size: tuple[i
     write_image(root / "gt" / f"{name}.png", rng.integers(0, 256, alpha_size or size, dtype=np.uint8))
 
 
-def noisy_crop(rgb: np.ndarray, alpha: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    top = int(torch.randint(rgb.shape[0] - 8, (), generator=generator))
+def noisy_crop(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    top = int(rng.integers(rgb.shape[0] - 8))
     image = torch.from_numpy(rgb[top : top + 8, :8]).permute(2, 0, 1) / 255
-    return image + torch.rand(3, 1, 1, generator=generator), torch.from_numpy(alpha[top : top + 8, :8])[None]
+    return image + torch.from_numpy(rng.random((3, 1, 1))), torch.from_numpy(alpha[top : top + 8, :8])[None]
 
 
 @pytest.fixture
@@ -107,16 +110,42 @@ def test_sampler_orders() -> None:
     assert list(EpochSampler(3, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
 
 
-def test_generators_do_not_collide_and_are_the_same_in_every_process() -> None:
+def test_the_teacher_reads_no_photographs(pairs: list[Pair]) -> None:
+    transform = EvalTransform(Preprocess(image_size=32))
+    expected = [MattingDataset(pairs, transform)[i] for i in range(7)]
+    for pair in pairs:
+        pair.image.unlink()
+    for i, sample in enumerate(AlphaDataset(pairs, transform)[i] for i in range(7)):
+        assert torch.equal(sample.alpha, expected[i].alpha) and sample.name == expected[i].name
+        assert sample.image.shape == (3, 0, 0)
+
+
+def test_trimaps_come_with_the_samples(tmp_path: Path) -> None:
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[20:44, 20:44] = 255
+    write_image(tmp_path / "train/gt/a.png", alpha)
+    write_image(tmp_path / "train/im/a.png", np.zeros((64, 64, 3), np.uint8))
+    dataset = MattingDataset(find_pairs(tmp_path), EvalTransform(Preprocess(image_size=64)), seed=3)
+    fixed = WithTrimaps(dataset, (5, 5))[0]
+    assert isinstance(fixed, TrimapSample) and fixed.trimap.dtype == torch.uint8
+    assert np.array_equal(fixed.trimap[0].numpy(), trimap_from_alpha(alpha / np.float32(255), 5))
+    assert torch.equal(fixed.image, dataset[0].image)
+    drawn = WithTrimaps(dataset, (1, 15))
+    assert torch.equal(drawn[1, 0].trimap, drawn[1, 0].trimap)
+    assert len({drawn[epoch, 0].trimap.numpy().tobytes() for epoch in range(8)}) > 3
+
+
+def test_random_numbers_do_not_collide_and_are_the_same_in_every_process() -> None:
     draws = {
-        seeded_generator(seed, epoch, index).initial_seed()
+        int(seeded_rng(seed, epoch, index).integers(2**62))
         for seed in range(5)
         for epoch in range(5)
         for index in range(5)
     }
     assert len(draws) == 125
-    code = "from utils.datasets import seeded_generator as g; print(g(1, 2, 3).initial_seed())"
+    assert seeded_rng(0, "a\udcff").random() != seeded_rng(0, "a").random()  # a file name that is not UTF-8
+    code = "from utils.seeds import seeded_rng as g; print(g(1, 2, 'x').integers(2**62))"
     command = [sys.executable, "-c", code]
     root = Path(__file__).parents[1]
     printed = subprocess.run(command, cwd=root, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True)
-    assert int(printed.stdout) == seeded_generator(1, 2, 3).initial_seed()
+    assert int(printed.stdout) == int(seeded_rng(1, 2, "x").integers(2**62))

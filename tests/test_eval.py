@@ -2,12 +2,14 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import pytest
 from PIL import Image
 
 import eval as eval_script
-from utils.cases import Case, Scored
 from utils.images import quantise, read_alpha, read_rgb, write_image
 from utils.inference import load_model, predict_alpha
 from utils.scorebook import Scorebook
@@ -66,6 +67,7 @@ def score(run: Callable, mattes: tuple[Path, Path]) -> Callable:
             eval_script.main, "--predictions", mattes[0], "--ground-truth", mattes[1], "--out", "R", *HERE, *arguments
         )
 
+    score.run = run
     return score
 
 
@@ -221,13 +223,14 @@ def test_wrong_trimaps(score: Callable, mattes: tuple[Path, Path], tmp_path: Pat
         write_image(trimaps / path.name, trimap_from_alpha(read_alpha(path), 5))
     (trimaps / "3.png").unlink()
     finished = score("--trimaps", trimaps)
-    assert finished.status == 2 and "1 of 7" in finished.err and "(3)" in finished.err
+    assert finished.status == 2 and "1 of 7" in finished.err and "(3); complete" in finished.err
     write_image(trimaps / "3.png", levels([0, 128]))
     finished = score("--trimaps", trimaps)
     assert finished.status == 2 and "2x1" in finished.err
     write_image(trimaps / "3.png", np.array(Image.open(mattes[1] / "3.png")))  # the matte by mistake
     finished = score("--trimaps", trimaps)
     assert finished.status == 2 and str(trimaps / "3.png") in finished.err.splitlines()[-1]
+    assert not Path("R").exists()  # found before any work: the corrected run needs no --overwrite
 
 
 def test_published_trimaps_are_used(run: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path) -> None:
@@ -254,6 +257,22 @@ def test_published_trimaps_are_used(run: Callable, write_pairs: Callable, checkp
 
 
 # ------------------------------------------------------------------------------------------------- benchmarks
+
+
+def test_what_does_not_match_in_a_benchmark(
+    run: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data/PPM-100/test"
+    write_pairs(root, {name: (30, 40) for name in "abc"})
+    (root / "im/a.png").unlink()
+    (root / "gt/b.png").unlink()
+    arguments = ("--checkpoint", checkpoint, "--data-root", tmp_path / "data", "--benchmarks", "PPM-100", *HERE)
+    refused = run(eval_script.main, *arguments, "--out", "R")
+    assert refused.status == 2 and "1 without alpha (b); 1 alphas without image (a)" in refused.err
+    finished = run(eval_script.main, *arguments, "--out", "R", "--allow-missing")
+    assert finished.status == 1, finished.err
+    entry = read_metrics()["PPM-100"]
+    assert entry["images"] == 1 and entry["reasons"] == {"a": "no image", "b": "no alpha"}
 
 
 def test_all_benchmarks_that_are_there(run: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path) -> None:
@@ -296,6 +315,20 @@ def test_missing_and_extra_mattes_are_counted_and_named(score: Callable, mattes:
     assert "2 of 7" in Path("R/table.txt").read_text()
 
 
+def test_the_screen_names_some_and_metrics_json_all(run: Callable, tmp_path: Path) -> None:
+    for index in range(14):
+        write_image(tmp_path / "truth" / f"{index}.png", levels([0, 255]))
+    write_image(tmp_path / "mattes" / "5.png", levels([0, 255]))
+    write_image(tmp_path / "mattes" / "a\nb.png", levels([0, 255]))
+    folders = ("--predictions", tmp_path / "mattes", "--ground-truth", tmp_path / "truth")
+    finished = run(eval_script.main, *folders, "--out", "R", "--allow-missing", *HERE)
+    assert finished.status == 0, finished.err
+    lines = finished.out.splitlines()
+    assert "without prediction: 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 3 more" in lines
+    assert r"without truth: a\nb" in lines
+    assert set(read_metrics()["mattes"]["reasons"]) == {str(index) for index in range(14)} - {"5"}
+
+
 def test_unusable_files_are_named_and_can_be_left_out(score: Callable, mattes: tuple[Path, Path]) -> None:
     damaged, other_size, colour = (mattes[0] / f"{index}.png" for index in (1, 3, 6))
     damaged.write_bytes(damaged.read_bytes()[:-30])
@@ -306,6 +339,9 @@ def test_unusable_files_are_named_and_can_be_left_out(score: Callable, mattes: t
     assert not Path("R").exists()
     rng = np.random.default_rng(0)  # a photograph: only decoding shows it
     write_image(colour, rng.integers(0, 256, (42, 44, 3), dtype=np.uint8))
+    finished = score()
+    assert finished.status == 2 and "3 of 7" in finished.err and str(colour) in finished.err
+    assert not Path("R").exists()
     finished = score("--allow-missing")
     assert finished.status == 1 and str(colour) in finished.out  # done, but some failed
     entry = read_metrics()["mattes"]
@@ -379,6 +415,55 @@ def test_trimaps_never_replace_an_input(score: Callable, mattes: tuple[Path, Pat
     before = (inputs / "0.png").read_bytes()
     finished = score("--unknown-region", "--predictions", inputs)
     assert finished.status == 2 and (inputs / "0.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["", ".", "./"])
+def test_results_need_a_folder_of_their_own(refused: Callable[..., str], mattes: tuple[Path, Path], out: str) -> None:
+    line = refused(eval_script.main, "--predictions", mattes[0], "--ground-truth", mattes[1], "--out", out)
+    assert "--out is empty" in line
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "metrics.json", "per_image.csv", "report.html", "table.txt"])
+def test_a_folder_in_the_place_of_a_result_is_found_at_the_start(score: Callable, name: str) -> None:
+    Path("R", name).mkdir(parents=True)
+    finished = score("--overwrite")
+    assert finished.status == 2 and name in finished.err and "is a folder" in finished.err
+    assert os.listdir("R") == [name]
+
+
+def test_options_of_models_have_no_effect_on_mattes_and_that_is_said(score: Callable) -> None:
+    (note,) = (line for line in score("--device", "cpu").out.splitlines() if line.startswith("note"))
+    assert "--device" in note and "--benchmarks" not in note
+    assert "note" not in score("--overwrite").out
+
+
+def test_no_more_processes_than_fit_into_the_memory(
+    score: Callable, mattes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(eval_script, "cpu_cores", lambda: 5)
+    monkeypatch.setattr(eval_script, "process_pool", lambda workers: asked.append(workers) or nullcontext())
+    arguments = ("--predictions", mattes[0], "--ground-truth", mattes[1], "--out", "R", "--overwrite")
+    largest = 42 * 44  # pixels
+    for images, (memory, given, expected) in enumerate(
+        [(3.5, (), 3), (0.1, (), 1), (math.inf, (), 5), (3.5, ("--num-workers", 4), 4), (math.inf, (), 5)]
+    ):
+        monkeypatch.setattr(eval_script, "free_memory", lambda memory=memory: memory * 100 * largest)
+        finished = score.run(eval_script.main, *arguments, *given)
+        assert finished.status == 0 and asked[images] == expected
+        assert ("processes, not 5" in finished.out) == (expected in (1, 3))
+
+
+def test_what_a_killed_run_left_is_removed(score: Callable) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    left = [Path("R", f".{child.pid}-1.tmp"), Path("R/trimaps_25px/mattes/x", f".{child.pid}-2.tmp")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (0, 0))
+    assert score("--unknown-region").status == 0
+    assert not any(path.exists() for path in left)
 
 
 def test_a_name_that_no_disk_can_hold(score: Callable) -> None:
@@ -460,6 +545,77 @@ def test_a_resume_with_other_settings_is_refused(score: Callable, interrupted: C
     assert score("--resume").status == 0
 
 
+def test_the_same_settings_may_be_written_otherwise(
+    score: Callable, interrupted: Callable, mattes: tuple[Path, Path]
+) -> None:
+    trimaps = Path("trimaps")
+    for path in mattes[1].iterdir():
+        write_image(trimaps / path.name, trimap_from_alpha(read_alpha(path), 5))
+    interrupted(2, "--metrics", "SAD", "MSE", "--trimaps", trimaps)
+    relative = ("--predictions", os.path.relpath(mattes[0]), "--ground-truth", os.path.relpath(mattes[1]))
+    again = ("--metrics", "MSE", "SAD", "MSE", "--trimaps", trimaps.absolute())
+    assert score(*relative, *again, "--resume").status == 0
+    assert score("--resume", "--metrics", "MSE", "SAD").status == 2  # without trimaps is another thing
+
+
+def test_what_ended_before_its_first_score_is_in_nobodys_way(score: Callable, interrupted: Callable) -> None:
+    interrupted(0, "--metrics", "SAD")
+    assert Path("R/scores.jsonl").exists()
+    assert score("--resume").status == 0  # other settings, but of nothing
+    for name in os.listdir("R"):
+        Path("R", name).unlink()
+    interrupted(0)
+    assert score().status == 0
+    for name in ("metrics.json", "per_image.csv", "report.html", "table.txt"):
+        Path("R", name).unlink()
+    assert score().status == 2  # scores are results
+    Path("R/scores.jsonl").write_text("somebody's notes\n")
+    assert score().status == 2 and Path("R/scores.jsonl").read_text() == "somebody's notes\n"
+
+
+def test_pictures_that_were_not_made_are_made_in_the_end(
+    score: Callable, mattes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst and the best image change: those that are shown in their place had no pictures yet."""
+    arguments = ("--examples", 1, "--metrics", "SAD")
+    write_image(mattes[0] / "0.png", 255 - np.array(Image.open(mattes[1] / "0.png")))
+    write_image(mattes[0] / "1.png", np.array(Image.open(mattes[1] / "1.png")))
+    score(*arguments)
+    middle = np.array(Image.open(mattes[1] / "0.png")).astype(int) - 12, np.array(Image.open(mattes[1] / "1.png")) // 2
+    write_image(mattes[0] / "0.png", middle[0].clip(0, 255).astype(np.uint8))
+    (mattes[0] / "1.png").unlink()
+    (mattes[1] / "1.png").unlink()
+    scored, add = [], Scorebook.add
+    monkeypatch.setattr(Scorebook, "add", lambda *given: (scored.append(given[2].case.name), add(*given)))
+    assert score(*arguments, "--resume").status == 0
+    assert scored[0] == "0" and 2 <= len(scored) <= 3  # not all of them again
+    again = list(scored)
+    score(*arguments, "--out", "straight")
+    assert outcome() == outcome(Path("straight"))
+    rows = sorted((float(row["SAD"]) / (int(row["height"]) * int(row["width"])), row["name"]) for row in read_rows())
+    page = Path("R/report.html").read_text()
+    assert page.count("data:image/jpeg") == 6 and {rows[0][1], rows[-1][1]} & set(again[1:])
+    scored.clear()
+    assert score(*arguments, "--resume").status == 0 and scored == []  # the book has the pictures now
+
+
+def test_missing_pictures_of_a_model_are_predicted_again(
+    run: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path
+) -> None:
+    names = write_pairs(tmp_path / "data" / "test", {name: (40, 50) for name in "abcd"})
+    arguments = (
+        "--checkpoint", checkpoint, "--data-root", tmp_path / "data", "--benchmarks", "Custom",
+        "--metrics", "SAD", "--examples", 1, *HERE,
+    )  # fmt: skip
+    run(eval_script.main, *arguments, "--out", "straight")
+    run(eval_script.main, *arguments, "--out", "R")
+    lines = Path("R/scores.jsonl").read_text().splitlines()
+    without = [json.dumps({**json.loads(line), "panels": None}) for line in lines[1:]]
+    Path("R/scores.jsonl").write_text("\n".join([lines[0], *without]) + "\n")
+    assert run(eval_script.main, *arguments, "--out", "R", "--resume").status == 0
+    assert outcome() == outcome(Path("straight")) and len(names) == 4
+
+
 def test_a_resume_of_nothing_starts(score: Callable) -> None:
     assert score("--resume").status == 0
     assert read_metrics()["mattes"]["images"] == 7
@@ -471,6 +627,13 @@ def test_damaged_scores_are_named(score: Callable, interrupted: Callable) -> Non
     scores.write_bytes(scores.read_bytes().replace(b'"scores"', b'"scor', 1))
     finished = score("--resume")
     assert finished.status == 2 and str(scores) in finished.err and "--overwrite" in finished.err
+    interrupted(3, "--overwrite")
+    settings, first, *_ = scores.read_text().splitlines()
+    for wrong in ({}, {"panels": 5}, {"panels": [["truth", "no base 64"]]}):
+        line = {key: value for key, value in json.loads(first).items() if key != "panels"} | wrong
+        scores.write_text(f"{settings}\n{json.dumps(line)}\n")
+        finished = score("--resume")
+        assert finished.status == 2 and "line 2 is damaged" in finished.err.splitlines()[-1]
     scores.write_text("[1, 2]\n")
     finished = score("--resume")
     assert finished.status == 2 and str(scores) in finished.err
@@ -523,9 +686,9 @@ def test_a_killed_evaluation_leaves_no_process_and_continues(tmp_path: Path, mak
     assert outcome(tmp_path / "R") == outcome(tmp_path / "straight")
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_ends_at_once(tmp_path: Path, make_pair: Callable, times: int) -> None:
-    """Also when the user presses it again; with large images whose processes are in the middle of one."""
+@pytest.mark.parametrize(("kind", "times", "wait_sec"), [("INT", 1, 0), ("INT", 1, 2), ("INT", 2, 2), ("TERM", 1, 0.5)])
+def test_a_signal_ends_at_once(tmp_path: Path, make_pair: Callable, kind: str, times: int, wait_sec: float) -> None:
+    """Also when the user presses Ctrl-C again; with processes that just start, or are in the middle of an image."""
     for index in range(6):
         alpha = make_pair(1500, 1600)[1]
         write_image(tmp_path / "truth" / f"{index}.png", alpha)
@@ -539,14 +702,22 @@ def test_ctrl_c_ends_at_once(tmp_path: Path, make_pair: Callable, times: int) ->
     while not (tmp_path / "R/scores.jsonl").exists() or len(descendants(process.pid)) < 3:
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(wait_sec)
     workers = descendants(process.pid)
     for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        if kind == "INT":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        else:
+            process.terminate()
         time.sleep(0.1)
     _, err = process.communicate(timeout=30)
-    assert process.returncode in (130, -signal.SIGINT) and "interrupted" in err + "interrupted" * (times == 2)
     assert "error:" not in err
+    if times == 1:
+        assert process.returncode == 128 + signal.Signals[f"SIG{kind}"]
+        assert {"INT": "interrupted", "TERM": "terminated"}[kind] in err
+        assert "Traceback" not in err and "resource_tracker" not in err, err
+    else:
+        assert process.returncode in (130, -signal.SIGINT)
     until = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until, "workers outlive their parent"
@@ -565,15 +736,15 @@ def test_a_reader_that_goes_away_is_no_fault(mattes: tuple[Path, Path], tmp_path
     assert process.wait() == 141 and "Traceback" not in err and "Exception" not in err, err
 
 
-def test_two_evaluations_do_not_mix(score: Callable, mattes: tuple[Path, Path], tmp_path: Path) -> None:
-    """One replaces the other's results while it runs: a resume finds the scores of the second only."""
-    first = Scorebook(Path("R"), {"metrics": "one"}, resume=False, overwrite=False)
-    with first, Scorebook(Path("R"), {"metrics": "two"}, resume=False, overwrite=True):
-        pair = read_alpha(mattes[0] / "0.png"), read_alpha(mattes[1] / "0.png")
-        case = Case("0", mattes[1] / "0.png", mattes[0] / "0.png")
-        first.add("mattes", Scored(case, case.stamp(), score_image("0", *pair, metrics=["SAD"]), None))
-    with Scorebook(Path("R"), {"metrics": "two"}, resume=True, overwrite=False) as third:
-        assert third.get("mattes", case) is None
+def test_two_evaluations_never_write_at_once(score: Callable) -> None:
+    settings = {"metrics": "one"}
+    with Scorebook(Path("R"), settings, resume=False, overwrite=False):
+        before = Path("R/scores.jsonl").read_bytes()
+        for option in ("--overwrite", "--resume"):
+            finished = score(option)
+            assert finished.status == 2 and "another evaluation" in finished.err.splitlines()[-1]
+        assert Path("R/scores.jsonl").read_bytes() == before
+    assert score("--overwrite").status == 0
 
 
 def test_eval_does_not_import_torch_to_score_folders(mattes: tuple[Path, Path], tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ def test_few_pictures_are_made_and_none_is_shown_twice() -> None:
     assert shown(errors, list(errors), 0) == ([], [], 0)
 
 
+def test_pictures_that_were_never_made_are_asked_for() -> None:
+    gallery = Gallery(1)
+    for error, name, panels in ((0.1, "a", []), (0.2, "b", None), (0.3, "c", None)):
+        gallery.add(error, name, panels)
+    assert gallery.lacking() == ["c"] and gallery.worst() == [] and gallery.best() == [("a", [])]
+    gallery.add(0.3, "c", [("truth", b"")])
+    assert gallery.lacking() == [] and gallery.worst() == [("c", [("truth", b"")])]
+    nothing = Gallery(0)
+    nothing.add(0.3, "c", None)
+    assert nothing.lacking() == [] == nothing.worst()
+
+
 def test_panels_show_what_they_say() -> None:
     alpha = np.zeros((300, 900), np.float32)
     alpha[:, 450:] = 1

@@ -3,6 +3,9 @@
 import io
 import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -12,7 +15,17 @@ import pytest
 from PIL import Image, ImageFile
 
 from utils.errors import UserError
-from utils.images import image_size, list_images, quantise, read_alpha, read_rgb, write_image
+from utils.files import remove_stale, write_atomically
+from utils.images import (
+    image_size,
+    list_images,
+    quantise,
+    read_alpha,
+    read_rgb,
+    verify_alpha,
+    verify_image,
+    write_image,
+)
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (8, 1))  # 0 to 255, left to right
 # 16-bit values whose upper byte alone is not enough: within 128 of the ramp, both above and below it.
@@ -170,6 +183,78 @@ def test_float_files_must_be_alphas_in_range(tmp_path: Path) -> None:
         read_rgb(tmp_path / "f.tif")
 
 
+def save_tiff(path: Path, array: np.ndarray, *, sample_format: int, photometric: int = 1) -> None:
+    """A grey TIFF of any number format: no library at hand writes them all."""
+    numbers = {
+        256: array.shape[1], 257: array.shape[0], 258: 8 * array.itemsize, 259: 1, 262: photometric, 273: 8 + 114,
+        277: 1, 279: array.nbytes, 339: sample_format,
+    }  # fmt: skip
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in numbers.items())
+    path.write_bytes(struct.pack("<4sIH", b"II*\0", 8, 9) + tags + bytes(4) + array.tobytes())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("dtype", "sample_format", "photometric", "says"),
+    [
+        ("<f2", 3, 1, "16-bit float"),
+        ("<f8", 3, 1, "64-bit float"),
+        ("<i4", 2, 1, "32-bit signed integer"),
+        ("<u4", 1, 1, "32-bit integer"),
+        ("<u1", 1, 8, "LAB"),
+    ],
+)
+def test_an_unsupported_number_format_is_no_damage(
+    dtype: str, sample_format: int, photometric: int, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    save_tiff(path, RAMP[:, :40].astype(dtype), sample_format=sample_format, photometric=photometric)
+    for read in (read_alpha, read_rgb, verify_image, verify_alpha):
+        with pytest.raises(UserError, match=rf"a\.tif: pixel format .*{says}.* 8 or 16 bits") as caught:
+            read(path)
+        assert "damaged" not in str(caught.value)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60])  # damaged it is
+    with pytest.raises(UserError, match=r"a\.tif.*damaged"):
+        read_alpha(path)
+
+
+def test_the_hand_made_tiff_is_read_where_its_format_is_supported(tmp_path: Path) -> None:
+    save_tiff(tmp_path / "a.tif", (RAMP / 255).astype("<f4"), sample_format=3)
+    np.testing.assert_allclose(read_alpha(tmp_path / "a.tif"), RAMP / 255, atol=1e-6)
+
+
+def test_lab_and_colour_floats_are_named(tmp_path: Path) -> None:
+    Image.new("LAB", (9, 8)).save(tmp_path / "lab.tif")
+    cv2.imwrite(str(tmp_path / "colour.tif"), np.zeros((8, 9, 3), np.float32))
+    for name, says in (("lab", "3 x 8-bit integer LAB"), ("colour", "3 x 32-bit float")):
+        with pytest.raises(UserError, match=f"{name}.*{says} is not supported"):
+            read_rgb(tmp_path / f"{name}.tif")
+
+
+def test_a_matte_is_verified_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photograph = Image.fromarray(np.stack([RAMP, 255 - RAMP, RAMP], 2))
+    for name in ("photo.png", "photo.tif", "photo.webp"):
+        photograph.save(tmp_path / name)
+    photograph.convert("P").save(tmp_path / "palette.png")
+    cv2.imwrite(str(tmp_path / "float.tif"), np.full((4, 4), 1.5, np.float32))
+    GREY.save(tmp_path / "short.png")
+    (tmp_path / "short.png").write_bytes((tmp_path / "short.png").read_bytes()[:-30])
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(UserError, match=path.name):
+            verify_alpha(path)
+    for name in GREY_RAMPS:
+        GREY_RAMPS[name](tmp_path / name)
+        assert verify_alpha(tmp_path / name) == (8, 256)
+
+    def decoded(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("utils.images._decode", decoded)
+    assert verify_alpha(tmp_path / "grey.png") == verify_alpha(tmp_path / "grey16.png") == (8, 256)
+    assert verify_alpha(tmp_path / "grey.jpg") == (8, 256)
+
+
 # What a camera stores for an upright picture, by EXIF orientation; written from the EXIF table, not from the reader.
 STORED = {
     1: lambda a: a,
@@ -310,6 +395,18 @@ def test_flipped_bit_in_a_png_is_refused(tmp_path: Path) -> None:
         read_alpha(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("name", [name for name in DAMAGEABLE if name.endswith("jpg")])
+def test_a_jpeg_with_impossible_markers_in_its_data_is_refused(name: str, tmp_path: Path) -> None:
+    """Part of another file in the middle of it: what decoders turn into a picture without a word."""
+    DAMAGEABLE[name](tmp_path / name)
+    data = bytearray((tmp_path / name).read_bytes())
+    start = data.rindex(b"\xff\xda") + 20
+    data[start : start + 4] = b"\xff\x30\x00\x02"
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=f"{name}.*overwritten"):
+        read_rgb(tmp_path / name)
+
+
 def test_jpeg_with_something_behind_it_is_read(tmp_path: Path) -> None:
     """Phones append a film or a second picture."""
     textured().save(tmp_path / "a.jpg")
@@ -389,6 +486,38 @@ def test_listing_is_natural_and_ignores_litter(tmp_path: Path) -> None:
         list_images(tmp_path / "gone")
 
 
+def test_links_to_folders_are_followed_but_never_back(tmp_path: Path) -> None:
+    for name in ("set/a.png", "set/in/b.png", "elsewhere/c.png", "elsewhere/deep/d.png", "outside.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / "set"
+    links = {
+        "there": tmp_path / "elsewhere",
+        "again": tmp_path / "elsewhere",  # another path to the same images: another name
+        "self": root, "up": tmp_path, "in/up": root, "in/top": Path("/"), "gone": tmp_path / "nowhere",
+        "turn": root / "turn",
+    }  # fmt: skip
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    (tmp_path / "elsewhere" / "deep" / "loop").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "way").symlink_to(root)
+    expected = ["a.png", "again/c.png", "again/deep/d.png", "in/b.png", "there/c.png", "there/deep/d.png"]
+    for start in (root, tmp_path / "way"):
+        listed = [path.relative_to(start).as_posix() for path in list_images(start, recursive=True)]
+        assert listed == expected
+        assert list_images(start) == [start / "a.png"]
+
+
+def test_links_are_followed_from_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set" / "in").mkdir(parents=True)
+    (tmp_path / "set" / "in" / "a.png").touch()
+    (tmp_path / "set" / "in" / "back").symlink_to(tmp_path / "set")
+    monkeypatch.chdir(tmp_path / "set" / "in")
+    for start in (".", "..", "../../set"):
+        assert [path.name for path in list_images(Path(start), recursive=True)] == ["a.png"]
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_written_images_are_read_back(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
@@ -431,6 +560,41 @@ def test_new_file_appears_only_when_it_is_complete(tmp_path: Path, monkeypatch: 
     ((listed, content),) = seen
     assert listed == []
     np.testing.assert_array_equal(content, RAMP)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    dead, minutes_ago = child.pid, time.time() - 600
+    names = [f".{dead}-1.tmp", f"x/.{dead}-2.tmp", f".{os.getpid()}-3.tmp", f".{dead}.tmp", f"{dead}-1.tmp", ".1-4.tmp"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (minutes_ago, minutes_ago))
+    (tmp_path / f".{dead}-9.tmp").touch()  # written a moment ago: by another machine, it may be
+    remove_stale(tmp_path)
+    assert not (tmp_path / names[0]).exists()
+    assert all((tmp_path / name).exists() for name in [*names[1:], f".{dead}-9.tmp"])
+    remove_stale(tmp_path, recursive=True)
+    assert not (tmp_path / names[1]).exists()
+    assert all((tmp_path / name).exists() for name in [*names[2:], f".{dead}-9.tmp"])
+    remove_stale(tmp_path / "nowhere", recursive=True)
+
+
+def test_what_a_writer_leaves_is_what_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    write_atomically(tmp_path / "a", lambda file: seen.append(Path(file.name)))
+    seen[0].touch()
+    os.utime(seen[0], (0, 0))
+    remove_stale(tmp_path)
+    assert seen[0].exists()  # of a process that lives
+
+    def gone(*_: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", gone)
+    remove_stale(tmp_path)
+    assert not seen[0].exists()
 
 
 @pytest.mark.parametrize(

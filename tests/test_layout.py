@@ -17,6 +17,7 @@ THIRD_PARTY = {  # what requirements.txt brings, by the name it is imported unde
     "torch", "torchvision", "timm", "numpy", "cv2", "PIL", "tqdm", "matplotlib", "pandas", "tyro", "safetensors",
     "py_sod_metrics",
 }  # fmt: skip
+OPTIONAL = {"pymatting"}  # extras that an error asks for
 TOP_LEVEL = {
     "config.py", "train.py", "eval.py", "predict.py", "export_inference.py", "preprocess_dis5k.py",
     "models", "utils", "checkpoints", "figures", "tests", "tools", "results", "docs", ".ci",
@@ -65,14 +66,25 @@ def test_models_import_torch_timm_and_models_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules("utils"), ids=str)
 def test_utils_import_neither_config_nor_scripts(path: Path) -> None:
-    assert packages(path) <= sys.stdlib_module_names | THIRD_PARTY | {"models", "utils"}
+    assert packages(path) <= sys.stdlib_module_names | THIRD_PARTY | OPTIONAL | {"models", "utils"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_extras_are_imported_only_where_they_are_used(path: Path) -> None:
+    at_the_top = [
+        node for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    names = {alias.name for node in at_the_top for alias in node.names} | {
+        getattr(node, "module", "") for node in at_the_top
+    }
+    assert not {str(name).split(".")[0] for name in names} & OPTIONAL
 
 
 @pytest.mark.parametrize("path", [Path(f"{name}.py") for name in sorted(SCRIPTS)] + modules("tools"), ids=str)
 def test_scripts_do_not_import_each_other(path: Path) -> None:
     allowed = {"config", "models", "utils"} | ({"tools"} if path.parts[0] == "tools" else set())
     assert packages(path) & OURS <= allowed
-    assert packages(path) - OURS <= sys.stdlib_module_names | THIRD_PARTY
+    assert packages(path) - OURS <= sys.stdlib_module_names | THIRD_PARTY | OPTIONAL
 
 
 def test_requirements_bring_what_is_imported() -> None:

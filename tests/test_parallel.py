@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from utils.errors import UserError
-from utils.parallel import ordered_map, process_pool
+from utils.parallel import free_memory, ordered_map, process_pool
 
 
 def later_is_quicker(index: int) -> int:
@@ -28,6 +28,11 @@ def refuse(index: int) -> int:
     if index == 2:
         raise UserError("2.png: damaged; replace it")
     return index
+
+
+def signal_state(_: int) -> tuple:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return blocked, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("threads", [0, 3])
@@ -60,3 +65,29 @@ def test_an_error_arrives_as_what_it_was_raised_as() -> None:
 def test_a_killed_process_is_an_error_that_names_memory() -> None:
     with pytest.raises(UserError, match=r"memory.*--num-workers"), process_pool(1) as pool:
         list(ordered_map(die, range(5), executor=pool, ahead=2))
+
+
+def test_an_interruption_leaves_no_thread_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more calls under way than the processes have begun: a thread of the pool stumbles over cancelled ones."""
+    caught = []
+    monkeypatch.setattr(threading, "excepthook", caught.append)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), process_pool(1) as pool:
+        list(map(interrupt, ordered_map(later_is_quicker, range(60), executor=pool, ahead=20)))
+    assert caught == []
+
+
+def test_a_process_is_deaf_to_signals_only_while_it_starts() -> None:
+    """Ctrl-C is never its own, from its first moment on; SIGTERM ends it when it runs."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with process_pool(1) as pool:
+        (state,) = ordered_map(signal_state, [0], executor=pool, ahead=1)
+    assert state == (set(), signal.SIG_IGN, signal.SIG_DFL)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_free_memory_is_a_number_of_bytes() -> None:
+    assert free_memory() > 2**24  # in kilobytes it would be less

@@ -4,17 +4,21 @@ import json
 import multiprocessing
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tools import make_embedded
+from utils.contact_sheet import Tile, contact_sheet
 from utils.errors import UserError
+from utils.images import read_rgb
 from utils.synthetic import MANIFEST, VAL_FIRST_INDEX, composite, recipe_name, write_embedded
-from utils.synthetic.sheet import contact_sheet
 from utils.synthetic.subjects import RECIPES, ROUND
 
+GREEN = (60, 190, 90)  # behind the cut-outs
 SMALL = {"train": 3, "val": 2, "long_side": (40, 56), "workers": 1}
 
 
@@ -182,10 +186,22 @@ def test_wrong_parameters_are_refused_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_contact_sheet_shows_picture_alpha_and_cut_out(tmp_path: Path) -> None:
-    write_embedded(tmp_path, **SMALL)
-    sheet = contact_sheet(tmp_path, count=5, columns=2, tile_px=48)
-    assert sheet.size == (2 * 3 * 48, 3 * 48)
+def test_contact_sheet_shows_picture_alpha_and_cut_out_of_both_splits(run: Callable, tmp_path: Path) -> None:
+    options = ("--train", 3, "--val", 2, "--long-side", 40, 56, "--workers", 1, "--output", tmp_path / "data")
+    finished = run(make_embedded.main, *options, "--contact-sheet", tmp_path / "new folder" / "sheet.png")
+    assert finished.status == 0 and str(tmp_path / "new folder" / "sheet.png") in finished.out
+    sheet = read_rgb(tmp_path / "new folder" / "sheet.png")
+    five, four = (contact_sheet([Tile("", (np.zeros((192, 192), np.uint8),) * 3)] * n, tile_px=192) for n in (5, 4))
+    assert sheet.shape[1] == five.shape[1] == four.shape[1]  # three tiles of three pictures
+    assert (sheet == GREEN).all(axis=2).sum() > 5 * 40 * 40, "no cut-out over green"
+
+
+def test_contact_sheet_that_cannot_be_written_is_refused_before_any_work(refused: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = refused(
+        make_embedded.main, "--output", tmp_path / "data", "--contact-sheet", tmp_path / "file" / "sheet.png"
+    )
+    assert "--contact-sheet" in said
 
 
 def test_nobody_elses_files_are_removed(tmp_path: Path) -> None:

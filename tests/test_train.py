@@ -26,6 +26,13 @@ def pictures(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path) -> None:
+    """What is remembered of checked files goes to the working directory."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
 def run(monkeypatch, *arguments: object, preset: str = "demo") -> int:
     """train.py in this process; what it raises is what a user would read."""
     monkeypatch.setattr("sys.argv", ["train.py", preset, *TINY, *map(str, arguments)])
@@ -240,6 +247,72 @@ def test_sizes_that_differ_stop_before_anything_is_made(monkeypatch, tmp_path, p
     assert not (tmp_path / "run").exists()
 
 
+def test_training_on_the_rest_says_what_is_left_out(monkeypatch, tmp_path, pictures, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(pictures, root)
+    truncated, lonely = sorted((root / "train" / "im").iterdir())[:2]
+    truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size // 2])
+    next((root / "train" / "gt").glob(f"{lonely.stem}.*")).unlink()
+    Image.new("L", (10, 10)).save(root / "val" / "gt" / "extra.png")
+    common = ["--data-root", root, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0]
+    with pytest.raises(UserError, match=r"1 truncated, 1 no-alpha, 1 no-image.*--on-bad skip"):
+        run(monkeypatch, *common, "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run(monkeypatch, *common, "--run-dir", tmp_path / "run", "--on-bad", "skip") == 0
+    assert "3 training and 3 validation images" in capsys.readouterr().out
+    listed = pd.read_csv(tmp_path / "run" / "problems.csv")
+    assert dict(zip(listed.name, listed.kind, strict=True)) == {
+        truncated.stem: "truncated", lonely.stem: "no-alpha", "extra": "no-image"
+    }  # fmt: skip
+
+
+def test_doubtful_mattes_are_a_warning(monkeypatch, tmp_path, pictures, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(pictures, root)
+    victim = sorted((root / "train" / "gt").iterdir())[0]
+    with Image.open(victim) as alpha:
+        Image.new("L", alpha.size, 255).save(victim)
+    run(monkeypatch, "--data-root", root, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0,
+        "--run-dir", tmp_path / "run")  # fmt: skip
+    out = capsys.readouterr().out
+    assert f"train/{victim.stem}" in out and "constant" in out and "5 training" in out
+
+
+def test_new_backgrounds_are_trained_on_and_belong_to_the_run(monkeypatch, tmp_path, pictures):
+    backgrounds = tmp_path / "backgrounds"
+    shutil.copytree(pictures / "val" / "im", backgrounds)
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 2, "--teacher-epochs", 0, "--run-dir"]
+    composing = ["--backgrounds", backgrounds, "--background-probability", 1, "--extra-subject-probability", 0.5]
+    seen = []
+    whole_epoch = train.train_one_epoch
+
+    def one_epoch(config, learner, loader, *arguments, **options):
+        seen.extend(name for batch in loader for name in batch.name)
+        return whole_epoch(config, learner, loader, *arguments, **options)
+
+    monkeypatch.setattr(train, "train_one_epoch", one_epoch)
+    run(monkeypatch, *common, tmp_path / "whole", *composing)
+    assert len(seen) == 10 and all(" on " in name for name in seen)
+    monkeypatch.setattr(train, "validate", stop)
+    with pytest.raises(Stop):
+        run(monkeypatch, *common, tmp_path / "run", *composing)
+    next(backgrounds.iterdir()).unlink()
+    with pytest.raises(UserError, match="other pictures"):
+        run(monkeypatch, *common, tmp_path / "run", *composing, "--resume")
+    with pytest.raises(UserError, match=r"--foregrounds .*5 of 5 are missing.*solve_foreground"):
+        run(monkeypatch, *common, tmp_path / "new", *composing, "--foregrounds", backgrounds)
+
+
+def test_without_val_the_test_set_is_used_and_that_is_said(monkeypatch, tmp_path, pictures, capsys):
+    shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "data" / "val").rename(tmp_path / "data" / "test")
+    monkeypatch.setattr(train, "train_one_epoch", stop)
+    with pytest.raises(Stop):
+        run(monkeypatch, "--data-root", tmp_path / "data", "--dataset", "custom", "--run-dir", tmp_path / "run",
+            "--teacher-epochs", 0)  # fmt: skip
+    assert "no val/, so a best checkpoint is chosen on test/" in capsys.readouterr().out
+
+
 def test_four_real_photographs_are_learnt_by_heart(monkeypatch, tmp_path):
     """The same on photographs, at the default routing."""
     source = Path(__file__).parents[2] / "shared" / "data" / "real" / "train"
@@ -331,5 +404,5 @@ class Stop(Exception):
     """Ends a run where a test wants it to."""
 
 
-def stop(*arguments: object) -> None:
+def stop(*arguments: object, **options: object) -> None:
     raise Stop

@@ -16,13 +16,24 @@ OFF: dict[str, Any] = {
     "brightness": 0.0,
     "contrast": 0.0,
     "saturation": 0.0,
+    "blur_probability": 0.0,
+    "blur_px": 2.0,
+    "noise_probability": 0.0,
+    "noise_std": 10.0,
+    "jpeg_probability": 0.0,
+    "jpeg_quality": (30, 60),
 }
 MOVES = {**OFF, "flip_probability": 0.5, "crop_scale": (0.3, 1.0), "crop_ratio": (0.75, 1.333)}
+EVERYTHING = {
+    **MOVES,
+    **dict.fromkeys(("brightness", "contrast", "saturation"), 0.2),
+    **dict.fromkeys(("blur_probability", "noise_probability", "jpeg_probability"), 1.0),
+}
 PREPROCESS = Preprocess(image_size=64)
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def unnormalised(image: Tensor) -> Tensor:
@@ -144,7 +155,7 @@ def test_flip_probability_is_meant() -> None:
 
 def test_the_generator_decides_alone() -> None:
     rgb, alpha = smooth_pair(80, 100)
-    transform = TrainTransform(PREPROCESS, **{**MOVES, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2})
+    transform = TrainTransform(PREPROCESS, **EVERYTHING)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 (the global state is what is tested)
     first = transform(rgb, alpha, generator(5))
@@ -161,8 +172,10 @@ def test_the_generator_decides_alone() -> None:
 def test_the_arguments_are_left_as_they_are() -> None:
     rgb, alpha = smooth_pair(64, 64)
     rgb_before, alpha_before = rgb.copy(), alpha.copy()
-    for transform in (TrainTransform(PREPROCESS, **OFF, dilate_px=3), EvalTransform(PREPROCESS)):
+    everything = TrainTransform(PREPROCESS, **EVERYTHING)
+    for transform in (TrainTransform(PREPROCESS, **OFF, dilate_px=3), everything, EvalTransform(PREPROCESS)):
         transform(rgb, alpha, generator(0))
+        transform.alpha(alpha, generator(0))
     assert np.array_equal(rgb, rgb_before) and np.array_equal(alpha, alpha_before)
 
 
@@ -174,6 +187,48 @@ def test_colour_changes_the_picture_only() -> None:
         assert torch.equal(target, plain[1])
         assert (image - plain[0]).abs().mean() > 0.01
         assert unnormalised(image).min() >= -1e-6 and unnormalised(image).max() <= 1 + 1e-6
+
+
+def test_noise_and_jpeg_change_the_picture_only() -> None:
+    rgb, alpha = smooth_pair(64, 64)
+    plain = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))
+    for step in ("noise_probability", "jpeg_probability"):
+        image, target = TrainTransform(PREPROCESS, **{**OFF, step: 1.0})(rgb, alpha, generator(0))
+        assert torch.equal(target, plain[1])
+        assert (image - plain[0]).abs().mean() > 0.005
+
+
+def test_blur_softens_picture_and_alpha_alike() -> None:
+    """The red channel is the alpha, so it stays the alpha."""
+    alpha = np.zeros((64, 64), np.float32)
+    alpha[16:48, 16:48] = 1
+    rgb = np.repeat((alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
+    kinds = set()
+    for seed in range(20):
+        image, target = TrainTransform(PREPROCESS, **{**OFF, "blur_probability": 1.0})(rgb, alpha, generator(seed))
+        torch.testing.assert_close(unnormalised(image)[:1], target, atol=1.01 / 255, rtol=0)
+        assert ((target > 0.05) & (target < 0.95)).any()
+        kinds.add(bool(torch.allclose(target[0], target[0].T, atol=1e-5)))
+    assert kinds == {True, False}, "round and directed ones"
+
+
+@pytest.mark.parametrize("step", ["blur_probability", "noise_probability", "jpeg_probability"])
+def test_probabilities_are_meant(step: str) -> None:
+    rgb, alpha = smooth_pair(64, 64)
+    plain = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))[0]
+    transform = TrainTransform(PREPROCESS, **{**OFF, step: 0.3})
+    changed = [not torch.equal(transform(rgb, alpha, generator(seed))[0], plain) for seed in range(200)]
+    assert 0.2 < np.mean(changed) < 0.4
+
+
+def test_the_teachers_alpha_is_cropped_alike_and_needs_no_picture() -> None:
+    rgb, alpha = smooth_pair(90, 130)
+    transform = TrainTransform(PREPROCESS, **MOVES)
+    for seed in range(5):
+        target = transform(rgb, alpha, generator(seed))[1]
+        assert torch.equal(transform.alpha(alpha, generator(seed)), target)
+        whole = EvalTransform(PREPROCESS)
+        assert torch.equal(whole.alpha(alpha, generator(seed)), whole(rgb, alpha, generator(seed))[1])
 
 
 @pytest.mark.parametrize("side", [16, 150])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.images import write_image
-from utils.trimaps import BACKGROUND, FOREGROUND, UNKNOWN, read_trimap, trimap_from_alpha
+from utils.trimaps import BACKGROUND, FOREGROUND, UNKNOWN, random_trimap, read_trimap, trimap_from_alpha
 
 RNG = np.random.default_rng(7)
 
@@ -72,6 +72,47 @@ def test_soft_pixels_are_unknown(value: float) -> None:
     assert np.argwhere(trimap_from_alpha(alpha, 1) == UNKNOWN).tolist() == [[4, 4]]
     ring = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     assert np.array_equal(trimap_from_alpha(alpha, 5)[2:7, 2:7] == UNKNOWN, ring == 1)
+
+
+# ------------------------------------------------------------------------------------------------- random width
+
+
+def edge_widths(trimap: np.ndarray) -> tuple[int, int]:
+    """Unknown pixels on the background's and on the foreground's side of an edge at column 40."""
+    return int((trimap[20, :40] == UNKNOWN).sum()), int((trimap[20, 40:] == UNKNOWN).sum())
+
+
+def test_random_trimap_has_two_independent_widths_from_the_whole_range() -> None:
+    alpha = np.zeros((41, 80), dtype=np.float32)
+    alpha[:, 40:] = 1
+    drawn = [edge_widths(random_trimap(alpha, np.random.default_rng(seed), (3, 21))) for seed in range(300)]
+    outside, inside = map(np.array, zip(*drawn, strict=True))
+    for widths in (outside, inside):
+        assert set(widths) == set(range(1, 11))  # half a diameter of 3 to 21 px; both ends included
+    assert abs(np.corrcoef(outside, inside)[0, 1]) < 0.15
+
+
+def test_random_trimap_of_one_diameter_is_the_fixed_one() -> None:
+    alpha = blobs(60, 50)
+    for kernel_px in (1, 4, 25):
+        made = random_trimap(alpha, np.random.default_rng(0), (kernel_px, kernel_px))
+        assert np.array_equal(made, trimap_from_alpha(alpha, kernel_px))
+
+
+def test_random_trimap_erodes_each_region_as_the_fixed_one_of_its_diameter() -> None:
+    alpha = blobs(60, 50)
+    fixed = {kernel_px: trimap_from_alpha(alpha, kernel_px) for kernel_px in range(3, 10)}
+    for seed in range(20):
+        made = random_trimap(alpha, np.random.default_rng(seed), (3, 9))
+        for level in (BACKGROUND, FOREGROUND):
+            assert any(np.array_equal(made == level, each == level) for each in fixed.values())
+        assert (made[(alpha > 0) & (alpha < 1)] == UNKNOWN).all() and set(np.unique(made)) <= {0, 128, 255}
+
+
+def test_random_trimap_is_a_function_of_its_generator() -> None:
+    alpha = blobs(60, 50)
+    made = [random_trimap(alpha, np.random.default_rng(seed), (1, 29)) for seed in (5, 5, 6)]
+    assert np.array_equal(made[0], made[1]) and not np.array_equal(made[0], made[2])
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -1,17 +1,18 @@
 """Pairs as training samples whose randomness does not depend on the workers that make them."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from utils.images import MAX_PIXELS
+from utils.backgrounds import NewBackgrounds
+from utils.images import MAX_PIXELS, quantise, read_alpha
 from utils.pairs import Pair, read_pair
-
-Transform = Callable[[np.ndarray, np.ndarray, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+from utils.seeds import seeded_rng
+from utils.transforms import EvalTransform, TrainTransform
+from utils.trimaps import random_trimap
 
 
 class Sample(NamedTuple):
@@ -22,6 +23,15 @@ class Sample(NamedTuple):
     name: str
 
 
+class TrimapSample(NamedTuple):
+    """A `Sample` with a trimap, uint8 (1, H, W) of 0, 128 and 255."""
+
+    image: torch.Tensor
+    alpha: torch.Tensor
+    trimap: torch.Tensor
+    name: str
+
+
 class MattingDataset(Dataset[Sample]):
     """Reads pairs and transforms them.
 
@@ -29,18 +39,24 @@ class MattingDataset(Dataset[Sample]):
 
     Args:
         pairs: what to read.
-        transform: called with rgb uint8 (H, W, 3), alpha float32 (H, W) in [0, 1] and the sample's own generator,
-            from which all its randomness must come; returns image float32 (3, h, w) normalised and alpha float32
-            (1, h, w) in [0, 1].
+        transform: what becomes of them.
+        backgrounds: puts some of the subjects in front of other photographs; `transform` is then a TrainTransform.
         seed: of the run.
         max_pixels: largest file that is decoded.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], transform: Transform, *, seed: int = 0, max_pixels: int = MAX_PIXELS
+        self,
+        pairs: Sequence[Pair],
+        transform: TrainTransform | EvalTransform,
+        *,
+        backgrounds: NewBackgrounds | None = None,
+        seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.pairs = list(pairs)
         self.transform = transform
+        self.backgrounds = backgrounds
         self.seed = seed
         self.max_pixels = max_pixels
 
@@ -57,10 +73,48 @@ class MattingDataset(Dataset[Sample]):
             UserError: a file cannot be read, or image and alpha differ in size.
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        rng = seeded_rng(self.seed, epoch, index)
         pair = self.pairs[index]
-        rgb, alpha = read_pair(pair, max_pixels=self.max_pixels)
-        image, alpha = self.transform(rgb, alpha, seeded_generator(self.seed, epoch, index))
-        return Sample(image, alpha, pair.name)
+        if self.backgrounds is not None and rng.random() < self.backgrounds.background_probability:
+            composite = self.backgrounds.composite(self.pairs, index, self.transform, rng)
+            return Sample(*self.transform.finish(composite.rgb, composite.alpha, rng), composite.name)
+        return Sample(*self.transform(*read_pair(pair, max_pixels=self.max_pixels), rng), pair.name)
+
+
+class AlphaDataset(MattingDataset):
+    """The alphas alone, for the teacher: no photograph is read, and `Sample.image` is empty, (3, 0, 0)."""
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Makes a sample, as `MattingDataset` does."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        alpha = read_alpha(self.pairs[index].alpha, max_pixels=self.max_pixels)
+        alpha = self.transform.alpha(alpha, seeded_rng(self.seed, epoch, index))
+        return Sample(torch.empty(3, 0, 0), alpha, self.pairs[index].name)
+
+
+class WithTrimaps(Dataset[TrimapSample]):
+    """A dataset's samples with trimaps made from their alphas, as trimap-based matting needs them.
+
+    Args:
+        dataset: gives the samples; its seed is taken over.
+        kernel_px: least and greatest diameter of the ellipse that erodes the certain regions; equal: a fixed one.
+    """
+
+    def __init__(self, dataset: MattingDataset, kernel_px: tuple[int, int]) -> None:
+        self.dataset = dataset
+        self.kernel_px = kernel_px
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> TrimapSample:
+        """Makes a sample; the alpha is rounded to 8 bits to find what is certain in it."""
+        sample = self.dataset[key]
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        rng = seeded_rng("trimap", self.dataset.seed, epoch, index)
+        alpha = quantise(sample.alpha[0].numpy()) / np.float32(255)
+        trimap = torch.from_numpy(random_trimap(alpha, rng, self.kernel_px))[None]
+        return TrimapSample(sample.image, sample.alpha, trimap, sample.name)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -88,17 +142,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = torch.arange(self.length)
+        order = np.arange(self.length)
         if self.shuffle:
-            order = torch.randperm(self.length, generator=seeded_generator(self.seed, self.epoch))
+            order = seeded_rng(self.seed, self.epoch).permutation(self.length)
         return iter([(self.epoch, index) for index in order.tolist()])
-
-
-def seeded_generator(*numbers: int) -> torch.Generator:
-    """A generator that is a function of `numbers`, equal on every machine and in every process.
-
-    Sums such as seed + epoch would give epoch 1 of seed 0 the samples of epoch 0 of seed 1; Python's hash() differs
-    from process to process.
-    """
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

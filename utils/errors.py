@@ -1,30 +1,96 @@
 """The one exception a user may see as a single line, and how scripts turn it into exit status 2."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+
+# Of a write that names no file: our own files are written by utils.files, which names them.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
     """Wrong use or wrong input. The message is one line that names the file or flag and the remedy."""
 
 
+class _Terminated(BaseException):
+    """SIGTERM, raised as Ctrl-C is."""
+
+
+def printable(text: str) -> str:
+    r"""Text as one line that any terminal can show: a file name may hold a line break, or bytes that are no text.
+
+    What Python does not count as printable is escaped, such as \n; letters of all languages stay as they are.
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def run_script(main: Callable[[], int]) -> None:
     """Runs `main` and exits with its status: 0 all done, 1 some items failed, 2 wrong use.
 
-    Only `UserError` is shortened to its message: any other exception is a fault of ours and keeps its traceback.
+    Ctrl-C gives 130, SIGTERM 143. Only `UserError` is shortened to its message: any other exception is a fault of ours
+    and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
     try:
-        status = main()
+        with _sigterm_raises():
+            status = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # now, while an error can still be told
     except UserError as error:
-        # From a worker process it arrives with a traceback around it; the message itself is its last line.
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-        print(f"error: {message}", file=sys.stderr)
+        _tell(f"error: {printable(_message(error))}")
         status = 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
+        _tell("interrupted")
+        status = 128 + signal.SIGINT
+    except _Terminated:
+        _tell("terminated")
+        status = 128 + signal.SIGTERM
     except BrokenPipeError:  # whoever read the output has gone, as `head` does: no fault, and nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         status = 141
+    except OSError as error:
+        if error.errno not in _NO_SPACE or error.filename is not None:
+            raise
+        _drop_output()
+        _tell(f"error: output cannot be written ({error.strerror}); free space, or send it elsewhere")
+        status = 2
     sys.exit(status)
+
+
+def _message(error: UserError) -> str:
+    """From a worker process it may arrive with a traceback around it, at whose end it stands behind its type."""
+    return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].removesuffix("\n")
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # of a closed or full stderr: the status still tells
+        print(line, file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """What is left of the output goes nowhere, or Python would stumble over it again at its end."""
+    with contextlib.suppress(OSError):  # no file of the system's behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that processes are ended and half files removed."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

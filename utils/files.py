@@ -2,12 +2,17 @@
 
 import contextlib
 import os
+import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from utils.errors import UserError
+
+_TEMPORARY = re.compile(r"\.(\d+)-\d+\.tmp")  # the process and the thread that write it
+_IDLE_SEC = 60.0  # a process of another machine that shares the folder is not seen here, but that it writes
 
 
 class CannotWriteError(UserError):
@@ -23,7 +28,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         UserError: The disk is full or the folder cannot be written; what was at `path` before is untouched.
     """
     path = Path(path)
-    # Short, because `path` may have the longest name there is; unique for processes and threads that race.
+    # Short, because `path` may have the longest name there is; unique for processes and threads that race. See
+    # `remove_stale`.
     temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +44,35 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path, *, recursive: bool = False) -> None:
+    """Removes what `write_atomically` left unfinished in a process that was killed: to be called before work starts.
+
+    A file stays while its process lives, or if it was written to within the last minute.
+
+    Args:
+        folder: Where results are written; it need not exist.
+        recursive: Look in its folders too, at any depth.
+    """
+    for path in folder.rglob(".*.tmp") if recursive else folder.glob(".*.tmp"):
+        name = _TEMPORARY.fullmatch(path.name)
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove: harmless
+            if name and not _lives(int(name[1])) and time.time() - path.stat().st_mtime > _IDLE_SEC:
+                path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process on this machine."""
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return pid > 0
 
 
 def require_writable(folder: Path, flag: str) -> None:

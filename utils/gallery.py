@@ -52,7 +52,7 @@ class Gallery:
 
     def __init__(self, each: int):
         self.each = each
-        self._kept: list[tuple[float, str, Panels]] = []  # ascending
+        self._kept: list[tuple[float, str, Panels | None]] = []  # ascending
 
     def limits(self) -> tuple[float, float]:
         """(low, high): an image is of interest if its error is <= low or >= high."""
@@ -62,17 +62,27 @@ class Gallery:
             return math.inf, -math.inf
         return self._kept[self.each - 1][0], self._kept[-self.each][0]
 
-    def add(self, error: float, name: str, panels: Panels) -> None:
-        """Takes in an image that is within `limits`."""
+    def add(self, error: float, name: str, panels: Panels | None) -> None:
+        """Takes in an image that is within `limits`, or any; None for panels that were never made.
+
+        An image of the same name is replaced.
+        """
+        self._kept = [kept for kept in self._kept if kept[1] != name]
         self._kept.append((error, name, panels))
         self._kept.sort(key=lambda kept: kept[:2])
         if len(self._kept) > 2 * self.each:
-            self._kept = self._kept[: self.each] + self._kept[-self.each :]
+            self._kept = self._kept[: self.each] + self._kept[len(self._kept) - self.each :]
+
+    def lacking(self) -> list[str]:
+        """The names of the worst and best images whose panels were never made."""
+        return [name for _, name, panels in self._kept if panels is None]
 
     def worst(self) -> list[tuple[str, Panels]]:
         """The names and panels of the worst images, the worst first."""
-        return [(name, panels) for _, name, panels in reversed(self._kept[len(self._kept) // 2 :])]
+        return [
+            (name, panels) for _, name, panels in reversed(self._kept[len(self._kept) // 2 :]) if panels is not None
+        ]
 
     def best(self) -> list[tuple[str, Panels]]:
         """The names and panels of the best images, the best first; none of them is among the worst."""
-        return [(name, panels) for _, name, panels in self._kept[: len(self._kept) // 2]]
+        return [(name, panels) for _, name, panels in self._kept[: len(self._kept) // 2] if panels is not None]

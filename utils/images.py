@@ -5,7 +5,8 @@ Decoding rules, for images and alphas alike:
 - EXIF orientation is applied, so an array has the orientation a viewer shows.
 - 16-bit values are reduced by rounding, v / 257. (Pillow's `convert("L")` clips: a 16-bit ramp becomes 99.6 % white.)
 - A damaged file is an error. JPEG and PNG are checked for completeness before they are decoded, because decoders do
-  not agree on it.
+  not agree on it. What cannot be noticed is a JPEG with some bytes in its middle overwritten: it has no checksums, and
+  most wrong data decodes to something; only markers that are impossible there give it away.
 - The pixel limit is read from the header, before anything is decoded.
 - Colour profiles are ignored, and of an animation or a multi-page file the first frame is read.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -47,7 +48,8 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     """Lists the image files of a folder in natural order of their path below it.
 
-    Hidden files and folders, Thumbs.db, desktop.ini, __MACOSX and files of other types are left out.
+    Hidden files and folders, Thumbs.db, desktop.ini, __MACOSX and files of other types are left out. Links to folders
+    are followed, but for those that lead back to a folder they lie in.
 
     Args:
         folder: folder to look in.
@@ -63,8 +65,10 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder.absolute()}: no such folder; check the path")
     found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if recursive and not _is_ignored(name)]
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [
+            name for name in folders if recursive and not _is_ignored(name) and not _leads_back(folder, parent, name)
+        ]
         found += [
             Path(parent, name)
             for name in files
@@ -77,11 +81,20 @@ def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _IGNORED
 
 
+def _leads_back(root: Path, parent: str, name: str) -> bool:
+    """Whether `name` in `parent` is a link to a folder that holds one of those on the way there from `root`."""
+    link = Path(parent, name)
+    if not link.is_symlink():
+        return False
+    target, way = os.path.realpath(link), (each for each in link.parents if each.is_relative_to(root))
+    return any(Path(os.path.realpath(each)).is_relative_to(target) for each in way)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Reads (height, width) in pixels, as displayed, from the header only.
 
     Raises:
-        UserError: the file is missing, empty or not an image.
+        UserError: the file is missing, empty, not an image, or of an unsupported pixel format.
     """
     with _open(path, max_pixels=None) as image:
         width, height = image.size
@@ -104,6 +117,22 @@ def verify_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
             image.load()
         width, height = image.size
         return (width, height) if orientation >= 5 else (height, width)
+
+
+def verify_alpha(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Checks that `read_alpha` will read a file; a grey JPEG or PNG, where nothing else can be wrong, is not decoded.
+
+    Returns:
+        (height, width) in pixels, as displayed.
+
+    Raises:
+        UserError: as `read_alpha`.
+    """
+    with _open(path, max_pixels) as image:
+        grey = image.format in _CHECKED_WITHOUT_DECODING and image.mode in ("1", "L", "LA", "I;16")
+    if grey:
+        return verify_image(path, max_pixels=max_pixels)
+    return read_alpha(path, max_pixels=max_pixels).shape
 
 
 def read_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -222,15 +251,46 @@ def _open(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
                     f"{path}: {width}x{height} is more than {max_pixels} pixels and was not decoded; "
                     f"raise --max-pixels if the file is meant to be that large"
                 )
+            if image.mode in ("I", "LAB"):
+                raise _unsupported(path, _tiff_format(path) or image.mode)
             yield image
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except Image.UnidentifiedImageError as error:
+        if pixel_format := _tiff_format(path):
+            raise _unsupported(path, pixel_format) from error
         raise UserError(f"{path}: not an image, or its header is damaged; replace or remove it") from error
     except _DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno:  # the system's, not the decoder's
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
         raise UserError(f"{path}: cannot be read ({error}); the file is damaged: replace or remove it") from error
+
+
+def _tiff_format(path: Path) -> str:
+    """The pixel format of a TIFF from its header, such as "64-bit float"; empty if the file is none, or damaged."""
+    try:
+        with Path(path).open("rb") as file:
+            header = file.read(8)
+            if header[:4] not in TiffImagePlugin.PREFIXES:
+                return ""
+            header += file.read(8) if b"+" in header[2:4] else b""  # BigTIFF
+            tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(tags.next)
+            tags.load(file)
+        bits = tags[TiffImagePlugin.BITSPERSAMPLE]
+        kind = _TIFF_SAMPLES.get(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], "unknown")
+        colours = _TIFF_COLOURS.get(tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION])
+    except _DECODER_ERRORS:
+        return ""
+    return f"{f'{len(bits)} x ' if len(bits) > 1 else ''}{bits[0]}-bit {kind}{f' {colours}' if colours else ''}"
+
+
+_TIFF_SAMPLES = {1: "integer", 2: "signed integer", 3: "float", 5: "complex integer", 6: "complex float"}
+_TIFF_COLOURS = {6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
+
+
+def _unsupported(path: Path, pixel_format: str) -> UserError:
+    return UserError(f"{path}: pixel format {pixel_format} is not supported; save it with 8 or 16 bits per channel")
 
 
 def _decode(path: Path, max_pixels: int) -> np.ndarray:
@@ -301,11 +361,14 @@ def _require_whole_jpeg(data: bytes) -> None:
     Searching for the last two bytes FFD9 is not enough: an EXIF thumbnail has its own end marker, and phones append a
     film or a second picture behind the true one.
     """
-    position = 2  # behind the start-of-image marker
+    position, scanned = 2, False  # behind the start-of-image marker
     while marker := _JPEG_MARKER.search(data, position):
         kind = data[marker.start() + 1]
         if kind == 0xD9:
             return
+        if scanned and kind not in _BETWEEN_JPEG_SCANS:
+            raise OSError("damaged JPEG, its data was overwritten")
+        scanned = scanned or kind == 0xDA
         # A segment with a length: skip its content. Entropy-coded data follows a start of scan (DA); the pattern
         # passes over it, since FF is always followed by 00 or a restart number there.
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
@@ -313,6 +376,7 @@ def _require_whole_jpeg(data: bytes) -> None:
 
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]", re.DOTALL)
+_BETWEEN_JPEG_SCANS = {0xC4, 0xCC, *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE}  # tables, scans, comments
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
@@ -336,8 +400,6 @@ def _decode_with_pillow(path: Path, image: Image.Image) -> np.ndarray:
         return np.array(image).astype(np.uint16)[:, :, None]
     if image.mode == "F":
         return np.array(image)[:, :, None]
-    if image.mode in ("I", "LAB"):
-        raise OSError(f"pixel format {image.mode} is not supported, save it with 8 or 16 bits per channel")
     if image.mode == "1":
         image = image.convert("L")
     elif image.mode in ("P", "PA"):

@@ -3,7 +3,7 @@
 A dataset is a tree of image and alpha folders; `DATASETS` lists the places a split may be in, tried in order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ _LAYOUTS = (
             "DIS-TE4": ("DIS-TE4", "test/DIS-TE4"),
         },
         folders=(_IM_GT, _IMAGES_MASKS),
-        aliases=("DIS5K_Flat", "DIS-DATA"),
+        aliases=("DIS-DATA",),
         home="https://github.com/xuebinqin/DIS",
         licence="non-commercial research (DIS5K-Dataset-Terms-of-Use.pdf at the home page)",
     ),
@@ -169,8 +169,8 @@ _LAYOUTS = (
         splits={"test": (".", "test")},
         folders=(_IM_GT,),
         home="https://github.com/PeterL1n/BackgroundMattingV2",
-        note="published as 85 RGBA foregrounds without backgrounds: compose them first, images to im, alphas to gt; "
-        "scores depend on the backgrounds taken",
+        note="published as 85 RGBA foregrounds without backgrounds: compose them first with python -m tools.compose "
+        "--test-share 1; scores depend on the backgrounds taken",
     ),
     DatasetLayout(
         name="Composition-1k",
@@ -216,7 +216,10 @@ _LAYOUTS = (
     ),
 )
 
-DATASETS: dict[str, DatasetLayout] = {layout.name: layout for layout in _LAYOUTS}
+# NAME_Flat is what preprocess_dis5k.py makes.
+DATASETS: dict[str, DatasetLayout] = {
+    layout.name: replace(layout, aliases=(f"{layout.name}_Flat", *layout.aliases)) for layout in _LAYOUTS
+}
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "DIS-VD": ("DIS5K", "DIS-VD"),

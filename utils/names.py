@@ -50,7 +50,7 @@ def pair_by_name(
         UserError: a folder is missing or empty, both are the same one, a folder has a name twice, or no name at all is
             in both.
     """
-    predicted, true = _index(predictions, predictions_flag), _index(truths, truths_flag)
+    predicted, true = index_images(predictions, predictions_flag), index_images(truths, truths_flag)
     if os.path.realpath(predictions) == os.path.realpath(truths):
         raise UserError(
             f"{predictions_flag} and {truths_flag} are the same folder, {truths}, and would score perfectly; "
@@ -87,12 +87,20 @@ def match_names(names: Sequence[str], folder: Path, flag: str) -> tuple[dict[str
     Raises:
         UserError: the folder is missing or empty, or has a name twice.
     """
-    there = _index(folder, flag)
+    there = index_images(folder, flag)
     return {name: there[name] for name in names if name in there}, [name for name in names if name not in there]
 
 
-def _index(folder: Path, flag: str) -> dict[str, Path]:
-    """The images below a folder by name, in natural order; never empty."""
+def index_images(folder: Path, flag: str) -> dict[str, Path]:
+    """The images below a folder by name, in natural order; never empty.
+
+    Args:
+        folder: searched recursively.
+        flag: what gave it, for the messages.
+
+    Raises:
+        UserError: the folder is missing or empty, or has a name twice.
+    """
     if not folder.is_dir():
         raise UserError(f"{flag} {folder.absolute()}: no such folder; check the path")
     found = collect([folder])
@@ -127,7 +135,7 @@ def names_twice(found: dict[str, list[Path]]) -> list[str]:
     return [" = ".join(path.name for path in found[name]) for name in twice]
 
 
-def shorten(names: Sequence[str], separator: str = ", ") -> str:
-    """Joins the first few names and counts the rest."""
-    rest = len(names) - _NAMED
-    return separator.join(names[:_NAMED]) + (f"{separator}{rest} more" if rest > 0 else "")
+def shorten(names: Sequence[str], separator: str = ", ", *, most: int = _NAMED) -> str:
+    """Joins the first `most` names and counts the rest."""
+    rest = len(names) - most
+    return separator.join(names[:most]) + (f"{separator}{rest} more" if rest > 0 else "")

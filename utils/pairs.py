@@ -5,17 +5,15 @@ A pair is an image and an alpha whose paths below their folders are equal but fo
 
 import difflib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.images import MAX_PIXELS, natural_key, read_alpha, read_rgb, verify_image
+from utils.images import MAX_PIXELS, natural_key, read_alpha, read_rgb
 from utils.layouts import BENCHMARKS, DATASETS, DatasetLayout
 from utils.names import collect, names_twice, shorten
-from utils.progress import progress
 
 
 class NotFound(UserError):
@@ -32,6 +30,25 @@ class Pair(NamedTuple):
     image: Path
     alpha: Path
     trimap: Path | None = None
+
+
+class Listing(NamedTuple):
+    """What is in the folders of a split.
+
+    Attributes:
+        pairs: Names that are there once as image and once as alpha, in natural order.
+        images: How many image names there are.
+        mismatches: Of each kind, name to the files of it: "no-alpha", "no-image", "image-twice", "alpha-twice"; and if
+            there is a folder of trimaps, "no-trimap" and "trimap-twice" of the pairs.
+        folders: (images, alphas), several where a split is pooled.
+        trimap_folders: Those that are there.
+    """
+
+    pairs: list[Pair]
+    images: int
+    mismatches: dict[str, dict[str, list[Path]]]
+    folders: list[tuple[Path, Path]]
+    trimap_folders: list[Path]
 
 
 # Last parts of places that say nothing about which dataset it is: AM-2K and AIM-500 both have validation/original.
@@ -73,6 +90,15 @@ def find_layout(dataset: str) -> DatasetLayout:
     return DATASETS[_lookup(dataset, list(DATASETS), "dataset")]
 
 
+def find_split(layout: DatasetLayout, split: str) -> str:
+    """The split of a layout by its name, ignoring case, dashes and underscores.
+
+    Raises:
+        UserError: unknown name; the message has the nearest one.
+    """
+    return _lookup(split, list(layout.splits), f"split of {layout.name}")
+
+
 def find_pairs(root: Path, dataset: str = "custom", split: str = "train", *, trimaps: bool = False) -> list[Pair]:
     """Finds the pairs of one split of a dataset.
 
@@ -91,8 +117,7 @@ def find_pairs(root: Path, dataset: str = "custom", split: str = "train", *, tri
             trimaps that are asked for and there for some of the images only.
     """
     layout = find_layout(dataset)
-    split = _lookup(split, list(layout.splits), f"split of {layout.name}")
-    return find_in_layout(Path(root), layout, split, trimaps=trimaps)
+    return find_in_layout(Path(root), layout, find_split(layout, split), trimaps=trimaps)
 
 
 def resolve_benchmark(name: str) -> tuple[str, DatasetLayout, str]:
@@ -107,7 +132,7 @@ def resolve_benchmark(name: str) -> tuple[str, DatasetLayout, str]:
     if "/" in name:
         dataset, split = name.split("/", 1)
         layout = find_layout(dataset)
-        split = _lookup(split, list(layout.splits), f"split of {layout.name}")
+        split = find_split(layout, split)
         return f"{layout.name}/{split}", layout, split
     name = _lookup(name, list(BENCHMARKS), "benchmark")
     dataset, split = BENCHMARKS[name]
@@ -132,9 +157,23 @@ def find_benchmark(root: Path, name: str, *, trimaps: bool = False) -> list[Pair
         NotFound, UserError: as `find_pairs`.
     """
     _, layout, split = resolve_benchmark(name)
-    named = any(_key(Path(root).absolute().name).startswith(_key(alias)) for alias in (layout.name, *layout.aliases))
-    trust_root = named or layout.name in _ANY_FOLDER
+    trust_root = _is_own_folder(Path(root), layout)
     return find_in_layout(Path(root), layout, split, trust_root=trust_root, trimaps=trimaps)
+
+
+def list_benchmark(root: Path, name: str) -> Listing:
+    """Lists what `find_benchmark` would find, with everything in it that does not match.
+
+    Raises:
+        NotFound, UserError: as `list_in_layout`.
+    """
+    _, layout, split = resolve_benchmark(name)
+    return list_in_layout(Path(root), layout, split, trust_root=_is_own_folder(Path(root), layout))
+
+
+def _is_own_folder(root: Path, layout: DatasetLayout) -> bool:
+    named = any(_key(root.absolute().name).startswith(_key(alias)) for alias in (layout.name, *layout.aliases))
+    return named or layout.name in _ANY_FOLDER
 
 
 def present_benchmarks(root: Path) -> tuple[list[str], list[str]]:
@@ -196,6 +235,20 @@ def find_in_layout(
         NotFound: no such place.
         UserError: its images and alphas do not match one to one, or images lack trimaps that are asked for.
     """
+    listing = list_in_layout(root, layout, split, trust_root=trust_root, flag=flag)
+    _require_matching(listing, f"{layout.name} {split}", flag, trimaps)
+    return listing.pairs if trimaps else [pair._replace(trimap=None) for pair in listing.pairs]
+
+
+def list_in_layout(
+    root: Path, layout: DatasetLayout, split: str, *, trust_root: bool = True, flag: str = "--data-root"
+) -> Listing:
+    """Lists what `find_in_layout` would find, with everything in it that does not match.
+
+    Raises:
+        NotFound: no such place.
+        UserError: there is nothing to list: a folder of the place is missing, or no image is in any.
+    """
     if not root.is_dir():
         raise NotFound(_missing(layout, split, f"the folder {root.absolute()} does not exist", flag))
     for owner in [root, *_own_folders(root, layout)]:
@@ -210,10 +263,9 @@ def find_in_layout(
             whole = [tree for tree in trees if all(folder.is_dir() for pair in tree for folder in pair)]
             begun = [tree for tree in trees if any(folder.is_dir() for pair in tree for folder in pair)]
             if whole or begun:  # a tree that lacks a folder is an error that names it, not a reason to look elsewhere
-                title = f"{layout.name} {split}"
-                pairs = _pair_up((whole or begun)[0], title, layout.exclude, flag)
-                folders = [[owner / folder.format(part) for folder in layout.trimaps] for part in parts]
-                return _with_trimaps(pairs, folders, title, flag) if trimaps else pairs
+                trimaps = [[owner / folder.format(part) for folder in layout.trimaps] for part in parts]
+                there = [next(filter(Path.is_dir, part)) for part in trimaps if any(map(Path.is_dir, part))]
+                return _list((whole or begun)[0], there, f"{layout.name} {split}", layout.exclude, flag)
     images, alphas = layout.folders[0]
     expected = [
         f"{Path(images.format(place)).as_posix()} with {Path(alphas.format(place)).as_posix()}"
@@ -236,8 +288,8 @@ def _missing(layout: DatasetLayout, split: str, why: str, flag: str) -> str:
     return f"no {layout.name} {split} images: {why}; pass {flag} with the folder that holds them{source}{demo}"
 
 
-def _pair_up(tree: list[tuple[Path, Path]], title: str, exclude: str, flag: str) -> list[Pair]:
-    """Pairs the images and alphas of pooled folders by their paths without extension."""
+def _list(tree: list[tuple[Path, Path]], trimap_folders: list[Path], title: str, exclude: str, flag: str) -> Listing:
+    """Matches the images, alphas and trimaps of pooled folders by their paths without extension."""
     for part in tree:
         for folder, what in zip(part, ("images", "alphas"), strict=True):
             if not folder.is_dir():
@@ -245,71 +297,63 @@ def _pair_up(tree: list[tuple[Path, Path]], title: str, exclude: str, flag: str)
                 raise error(f"{title}: no folder {folder.absolute()} for the {what}; add it or correct {flag}")
     images = collect([folder for folder, _ in tree], exclude)
     alphas = collect([folder for _, folder in tree], exclude)
-    where = shorten([f"{image.absolute()} and {alpha.absolute()}" for image, alpha in tree])
     if not images and not alphas:
-        raise UserError(f"{title}: no images in {where}; fill the folders or correct {flag}")
+        raise UserError(f"{title}: no images in {_where(tree)}; fill the folders or correct {flag}")
+    trimaps = collect(trimap_folders)
 
-    problems = []
-    if lonely := sorted(images.keys() - alphas.keys(), key=natural_key):
-        problems.append(f"{len(lonely)} without alpha ({shorten(lonely)})")
-    if lonely := sorted(alphas.keys() - images.keys(), key=natural_key):
-        problems.append(f"{len(lonely)} alphas without image ({shorten(lonely)})")
-    for what, found in (("image", images), ("alpha", alphas)):
-        if twice := names_twice(found):
-            problems.append(f"{len(twice)} {what} names twice ({shorten(twice)})")
+    names = sorted(images.keys() | alphas.keys(), key=natural_key)
+    single = [name for name in names if len(images.get(name, ())) == len(alphas.get(name, ())) == 1]
+    mismatches = {
+        "no-alpha": {name: images[name] for name in names if name not in alphas},
+        "no-image": {name: alphas[name] for name in names if name not in images},
+        "image-twice": {name: images[name] for name in names if len(images.get(name, ())) > 1},
+        "alpha-twice": {name: alphas[name] for name in names if len(alphas.get(name, ())) > 1},
+    }
+    if trimap_folders:
+        mismatches["no-trimap"] = {name: images[name] for name in single if name not in trimaps}
+        mismatches["trimap-twice"] = {name: trimaps[name] for name in single if len(trimaps.get(name, ())) > 1}
+    pairs = [
+        Pair(name, images[name][0], alphas[name][0], trimaps[name][0] if len(trimaps.get(name, ())) == 1 else None)
+        for name in single
+    ]
+    return Listing(pairs, len(images), mismatches, tree, trimap_folders)
+
+
+def _where(tree: list[tuple[Path, Path]]) -> str:
+    return shorten([f"{image.absolute()} and {alpha.absolute()}" for image, alpha in tree])
+
+
+def _require_matching(listing: Listing, title: str, flag: str, trimaps: bool) -> None:
+    """Raises UserError, one line that counts and names them, if files do not match one to one."""
+    problems = _described(
+        listing,
+        {
+            "no-alpha": "{} without alpha ({})",
+            "no-image": "{} alphas without image ({})",
+            "image-twice": "{} image names twice ({})",
+            "alpha-twice": "{} alpha names twice ({})",
+        },
+    )
     if problems:
-        raise UserError(f"{title}: {len(images)} images, {'; '.join(problems)} in {where}; rename, add or remove them")
-    return [Pair(name, images[name][0], alphas[name][0]) for name in sorted(images, key=natural_key)]
-
-
-def _with_trimaps(pairs: list[Pair], folders: list[list[Path]], title: str, flag: str) -> list[Pair]:
-    """Adds the trimaps from the first folder that exists of each part of the tree; none, if there is no folder."""
-    there = [next(filter(Path.is_dir, part)) for part in folders if any(map(Path.is_dir, part))]
-    if not there:
-        return pairs
-    trimaps = collect(there)
-    problems = []
-    if lonely := [pair.name for pair in pairs if pair.name not in trimaps]:
-        problems.append(f"{len(lonely)} without trimap ({shorten(lonely)})")
-    if twice := names_twice({pair.name: trimaps.get(pair.name, []) for pair in pairs}):
-        problems.append(f"{len(twice)} trimap names twice ({shorten(twice)})")
-    if problems:
-        where = shorten([str(folder.absolute()) for folder in there])
+        where = _where(listing.folders)
+        raise UserError(f"{title}: {listing.images} images, {problems} in {where}; rename, add or remove them")
+    problems = _described(
+        listing, {"no-trimap": "{} without trimap ({})", "trimap-twice": "{} trimap names twice ({})"}
+    )
+    if trimaps and problems:
+        where = shorten([str(folder.absolute()) for folder in listing.trimap_folders])
         raise UserError(
-            f"{title}: {len(pairs)} images, {'; '.join(problems)} in {where}; complete the folder or correct {flag}"
-        )
-    return [pair._replace(trimap=trimaps[pair.name][0]) for pair in pairs]
-
-
-def check_pairs(pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS, num_workers: int = 8) -> None:
-    """Finds damaged files and sizes that differ, before any work starts; photographs are read but not decoded.
-
-    Args:
-        pairs: what `find_pairs` returned.
-        max_pixels: largest file that would be decoded.
-        num_workers: threads that read.
-
-    Raises:
-        UserError: a file is damaged or too large, or image and alpha differ in size; one line that counts and names
-            them.
-    """
-    with ThreadPoolExecutor(max(1, num_workers)) as executor:
-        found = executor.map(lambda pair: _problem(pair, max_pixels), pairs)
-        problems = [problem for problem in progress(found, total=len(pairs), desc="check", unit="pair") if problem]
-    if problems:
-        raise UserError(
-            f"{len(problems)} of {len(pairs)} pairs cannot be used: {shorten(problems, '; ')}; "
-            f"repair these files or remove both files of each pair"
+            f"{title}: {listing.images} images, {problems} in {where}; complete the folder or correct {flag}"
         )
 
 
-def _problem(pair: Pair, max_pixels: int) -> str:
-    try:
-        image = verify_image(pair.image, max_pixels=max_pixels)
-        alpha = read_alpha(pair.alpha, max_pixels=max_pixels).shape  # decoded: a colour picture is no alpha
-    except UserError as error:
-        return str(error)
-    return "" if image == alpha else sizes_differ(pair.image, image, pair.alpha, alpha)
+def _described(listing: Listing, texts: dict[str, str]) -> str:
+    """How many names there are of each kind of mismatch, with the first few."""
+    problems = []
+    for kind, text in texts.items():
+        if found := listing.mismatches.get(kind):
+            problems.append(text.format(len(found), shorten(names_twice(found) if "twice" in kind else list(found))))
+    return "; ".join(problems)
 
 
 def sizes_differ(path: Path, size: tuple[int, int], alpha: Path, alpha_size: tuple[int, int]) -> str:

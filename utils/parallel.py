@@ -1,5 +1,6 @@
 """Calls spread over processes or threads: results in order, a bounded number under way, nothing left behind."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,8 @@ def ordered_map(
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            pending.append(executor.submit(function, item))
+            with _signals_wait():  # it may start a process, which is no good half started
+                pending.append(executor.submit(function, item))
             while pending and (len(pending) >= ahead or pending[0].done()):
                 yield pending.popleft().result()
         while pending:
@@ -48,13 +50,26 @@ def ordered_map(
             "a worker process was killed, most likely for want of memory: use fewer of them (--num-workers)"
         ) from error
     finally:
-        for future in pending:
+        # Not in processes: when these are killed, a thread of their pool stumbles over calls that were cancelled.
+        for future in () if isinstance(executor, ProcessPoolExecutor) else pending:
             future.cancel()
 
 
 def cpu_cores() -> int:
     """CPU cores this process may use; macOS does not tell, and has them all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> float:
+    """Bytes that can be had before the system swaps or kills; infinite where it does not tell, as macOS.
+
+    A limit of the container is not seen.
+    """
+    try:
+        with open("/proc/meminfo") as file:
+            return next(1024.0 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return math.inf
 
 
 @contextmanager
@@ -75,8 +90,23 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM arrive after the block; a process that is started in it does without them up to `_start`."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     cv2.setNumThreads(1)  # the processes are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,38 +1,36 @@
-"""DIS5K's published tree to the flat train/ val/ test/ tree, by copying or hard-linking."""
+"""A published dataset to the flat train/ val/ test/ tree: copied, hard-linked or shrunk, checked and written down."""
 
+import hashlib
 import os
-import shutil
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.files import require_writable
-from utils.layouts import DATASETS
-from utils.pairs import Pair, find_in_layout
+from utils.files import CannotWriteError, remove_stale, require_writable, write_atomically
+from utils.images import MAX_PIXELS, verify_image
+from utils.layouts import DatasetLayout
+from utils.manifest import Entry, is_untouched, journal, read_records, write_manifest
+from utils.names import collect, shorten
+from utils.pairs import find_in_layout
+from utils.parallel import ordered_map, process_pool
+from utils.plan import KINDS, File, Sample, choose_sets, plan, published_sets
 from utils.progress import progress
-
-# Where each published set goes: the four test sets are pooled in test/ and kept apart below it.
-_PLACES = {
-    "DIS-TR": ("train",),
-    "DIS-VD": ("val",),
-    "DIS-TE1": ("test", "test/DIS-TE1"),
-    "DIS-TE2": ("test", "test/DIS-TE2"),
-    "DIS-TE3": ("test", "test/DIS-TE3"),
-    "DIS-TE4": ("test", "test/DIS-TE4"),
-}
+from utils.shrinking import shrink_file, shrunk_size, shrunk_suffix
 
 
 class Flattened(NamedTuple):
-    """What `flatten_dis5k` did.
+    """What `flatten` did.
 
     Attributes:
-        pairs: number of pairs in each folder below the target; empty if files failed.
-        made: files copied or linked by this call.
+        pairs: number of pairs in each folder below the target.
+        made: files copied, linked or shrunk by this call.
         kept: files that were there already.
-        failed: one line for each file that could not be made.
+        failed: one line for each sample that cannot be used; nothing of it is in the target.
     """
 
     pairs: dict[str, int]
@@ -41,71 +39,115 @@ class Flattened(NamedTuple):
     failed: list[str]
 
 
-def flatten_dis5k(source: Path, target: Path, *, link: bool = False, num_workers: int = 4) -> Flattened:
-    """Makes target/{train,val,test}/{im,gt} and target/test/DIS-TE{1..4}/{im,gt} from the published tree.
+class _Rules(NamedTuple):
+    source: Path
+    target: Path
+    link: bool
+    max_side: int | None
+    max_pixels: int
 
-    Copies keep their times, so that a second call finds size and time equal and leaves them alone. Each file appears
-    whole or not at all. A test file is copied once and linked to its second place, where the disk allows it.
+
+class _Made(NamedTuple):
+    entries: list[Entry]
+    made: int
+    failure: str
+
+
+def flatten(
+    source: Path,
+    target: Path,
+    layout: DatasetLayout,
+    *,
+    splits: Sequence[str] = (),
+    link: bool = False,
+    max_side: int | None = None,
+    num_workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
+) -> Flattened:
+    """Makes target/{train,val,test}/{im,gt}, and trimap/ where the dataset has trimaps, from a published tree.
+
+    DIS5K's test sets go to test/ and, as links to the same files where the disk allows it, to test/DIS-TE1 to
+    test/DIS-TE4. A file appears whole or not at all, and copies keep their times. A second call makes what is missing
+    or changed, also after a first one that was killed. A tree is never continued with another `max_side`: that would
+    mix sizes.
 
     Args:
-        source: folder with DIS-TR, DIS-VD and DIS-TE1 to DIS-TE4, or the folder that holds it; each with im/ and gt/
-            (or images/ and masks/), which may have category folders.
+        source: folder that holds the published sets, or the folder that holds it.
         target: folder to make or to complete.
+        layout: of the dataset.
+        splits: published sets to take, such as DIS-TR, or folders of the target, such as train; all if empty. Sets that
+            earlier calls made stay.
         link: hard-link to the source instead of copying; both must be on one disk.
-        num_workers: threads.
+        max_side: px; a sample with a longer side is shrunk with the area filter. The others are copied.
+        num_workers: processes; 1 works in the caller's.
+        max_pixels: larger files are not decoded and fail.
 
     Raises:
-        UserError: before anything is made: a set is missing, its files do not pair up, two files would get one name,
-            or the folders overlap; at the end: the target holds other files than the source.
+        UserError: before anything is made: a set is missing or does not pair up, names collide, folders overlap, or the
+            target holds other files; later: the disk is full, or the finished tree is not as planned.
     """
     source, target = Path(source), Path(target)
     ours, theirs = target.resolve(), source.resolve()
     if ours == theirs or theirs in ours.parents or ours in theirs.parents:
         raise UserError(f"--target {target} and --source {source} overlap: choose a target outside of the source")
-    planned = _plan(source, target)
-    require_writable(target, "--target")
-    if link:
-        _require_links(next(iter(planned)), target)
+    rules = _Rules(source, target, link, max_side, max_pixels)
+    sets = published_sets(layout)
+    chosen = choose_sets(layout, sets, splits)
+    places = sorted({place for places in chosen.values() for place in places})
+    samples = plan(source, target, layout, chosen)
+    records = read_records(target, layout.name, max_side)
+    entries = [  # of the sets that are not asked for: they stay if nobody has touched them
+        entry for entry in records.values() if entry["split"] not in chosen and is_untouched(target, entry)
+    ]
+    _require_no_others(rules, places, samples, entries)
 
+    todo = []
+    for sample in samples:
+        finished = _finished(sample, records, rules)
+        entries += finished
+        todo += [] if finished else [sample]
     made, failed = 0, []
-    executor = ThreadPoolExecutor(max(1, num_workers))
-    try:
-        futures = {executor.submit(_place, file, wanted, link): file for file, wanted in planned.items()}
-        action = "linking" if link else "copying"
-        for future in progress(as_completed(futures), total=len(futures), desc=action, unit="file"):
-            try:
-                made += future.result()
-            except OSError as error:
-                failed.append(f"{futures[future]}: {error.strerror or error}")
-    finally:
-        executor.shutdown(cancel_futures=True)  # Ctrl-C: finish the files begun, not the thousands waiting
-    if failed:
-        return Flattened({}, made, 0, sorted(failed))
-    return Flattened(_verified(target, planned), made, sum(map(len, planned.values())) - made, [])
+    if todo:
+        require_writable(target, "--target")
+        remove_stale(target, recursive=True)
+        if link:
+            _require_links(todo[0].files[0].source, target)
+        action = "linking" if link else "copying" if max_side is None else "shrinking"
+        workers = min(num_workers, len(todo))
+        pool = process_pool(workers) if workers > 1 else nullcontext()
+        with journal(target, layout.name, max_side) as note, pool as executor:
+            results = ordered_map(partial(_make, rules), todo, executor=executor, ahead=4 * workers)
+            for result in progress(results, total=len(todo), desc=action, unit="sample"):
+                note(result.entries)
+                entries += result.entries
+                made += result.made
+                failed += [result.failure] if result.failure else []
+
+    counts = _verified(target, layout, places, entries)
+    there = {entry["split"] for entry in entries}
+    write_manifest(target, layout.name, max_side, [split for split in sets if split in there], entries)
+    return Flattened(counts, made, sum(entry["split"] in chosen for entry in entries) - made, failed)
 
 
-def _plan(source: Path, target: Path) -> dict[Path, list[Path]]:
-    """Each source file and the paths it is wanted at."""
-    dis5k = DATASETS["DIS5K"]
-    published = replace(dis5k, splits={name: (name,) for name in _PLACES})  # never a flat tree as the source
-    planned: dict[Path, list[Path]] = {}
-    for name, places in _PLACES.items():
-        for pair in find_in_layout(source, published, name, flag="--source"):
-            for folder, file in (("im", pair.image), ("gt", pair.alpha)):
-                planned[file] = [target / place / folder / _flat_name(pair, file) for place in places]
-    # By stem: a.jpg and a.png of two categories would be two images of one alpha.
-    stems = Counter(path.with_suffix("") for wanted in planned.values() for path in wanted)
-    if twice := [path for path, count in stems.items() if count > 1]:
-        raise UserError(
-            f"--source {source}: {len(twice)} file names occur in several folders that are pooled ({twice[0].name}): "
-            f"rename them"
-        )
-    return planned
+def _suffixes(file: File, rules: _Rules) -> set[str]:
+    """The suffixes a file may end up with."""
+    return {file.source.suffix} | ({shrunk_suffix(file.source, file.kind)} if rules.max_side else set())
 
 
-def _flat_name(pair: Pair, file: Path) -> str:
-    """The file's name without category folders: DIS5K's own names carry the category already."""
-    return PurePosixPath(pair.name).name + file.suffix
+def _require_no_others(rules: _Rules, places: list[str], samples: list[Sample], entries: list[Entry]) -> None:
+    """Raises UserError if the folders to fill hold images that are neither planned nor in `entries`."""
+    ours = {rules.target / entry["path"] for entry in entries}
+    for sample in samples:
+        for file in sample.files:
+            ours.update(path for suffix in _suffixes(file, rules) for path in file.paths(suffix))
+    for place in places:
+        folders = [folder for kind in KINDS if (folder := rules.target / place / kind).is_dir()]
+        others = sorted(path.name for paths in collect(folders).values() for path in paths if path not in ours)
+        if others:
+            raise UserError(
+                f"--target {rules.target}: {len(others)} files in {place} are not in the source ({shorten(others)}): "
+                f"remove them or choose another target"
+            )
 
 
 def _require_links(file: Path, target: Path) -> None:
@@ -120,58 +162,139 @@ def _require_links(file: Path, target: Path) -> None:
         trial.unlink(missing_ok=True)
 
 
-def _place(file: Path, wanted: list[Path], link: bool) -> int:
-    """Makes the wanted copies or links of a file that are not there yet; returns how many that were."""
-    made = 0
-    for path in wanted:
-        if _is_same(file, path):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")  # hidden, so never taken for a sample
-        temporary.unlink(missing_ok=True)  # of a run that was killed
-        try:
-            if link:
-                os.link(file, temporary)
-            else:
-                _copy(file if path is wanted[0] else wanted[0], temporary, may_link=path is not wanted[0])
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        made += 1
-    return made
+def _finished(sample: Sample, records: dict[str, Entry], rules: _Rules) -> list[Entry]:
+    """The entries of a sample whose files, at both ends, are as recorded; none if it is to be made."""
+    entries: list[Entry] = []
+    for file in sample.files:
+        source = file.source.relative_to(rules.source).as_posix()
+        names = [
+            path.relative_to(rules.target).as_posix()
+            for suffix in sorted(_suffixes(file, rules))
+            for path in file.paths(suffix)
+        ]
+        found = [records[name] | {"split": sample.split, "source": source} for name in names if name in records]
+        found = [entry for entry in found if is_untouched(rules.target, entry)]
+        if len(found) != len(file.wanted) or not is_untouched(rules.source, found[0], "source_"):
+            return []
+        entries += found
+    return entries
 
 
-def _is_same(file: Path, path: Path) -> bool:
+def _make(rules: _Rules, sample: Sample) -> _Made:
+    """Makes the files of a sample that are not there yet, in a worker.
+
+    All are read before the first is placed, and a damaged one takes the others with it.
+    """
     try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    here = file.stat()
-    # Some file systems keep times to 2 s only.
-    return here.st_size == there.st_size and abs(here.st_mtime - there.st_mtime) <= 2
+        sizes = [verify_image(file.source, max_pixels=rules.max_pixels) for file in sample.files]
+        for file, size in zip(sample.files, sizes, strict=True):
+            if size != sizes[0]:
+                raise UserError(
+                    f"{file.source} is {size[1]}x{size[0]}, but its image {sample.files[0].source} is "
+                    f"{sizes[0][1]}x{sizes[0][0]}; give them one size"
+                )
+        size = shrunk_size(sizes[0], rules.max_side)
+        stats = [file.source.stat() for file in sample.files]  # before reading: a change meanwhile is noticed later
+        if size == sizes[0]:
+            suffixes = [file.source.suffix for file in sample.files]
+            contents = [file.source.read_bytes() for file in sample.files]
+        else:
+            suffixes = [shrunk_suffix(file.source, file.kind) for file in sample.files]
+            contents = [shrink_file(file.source, file.kind, sizes[0], size, rules.max_pixels) for file in sample.files]
+    except (UserError, OSError) as error:
+        for file in sample.files:
+            _remove(file, _suffixes(file, rules))
+        return _Made([], 0, str(error))
+
+    entries, made = [], 0
+    for file, suffix, stat, content in zip(sample.files, suffixes, stats, contents, strict=True):
+        _remove(file, _suffixes(file, rules) - {suffix})
+        paths = file.paths(suffix)
+        digest = hashlib.sha256(content).hexdigest()
+        for path in paths:
+            original = file.source if rules.link else paths[0]
+            made += _place(path, content, stat.st_mtime_ns, original, must_link=rules.link)
+            entries.append(
+                Entry(
+                    path=path.relative_to(rules.target).as_posix(),
+                    split=sample.split,
+                    source=file.source.relative_to(rules.source).as_posix(),
+                    width=size[1],
+                    height=size[0],
+                    bytes=len(content),
+                    sha256=digest,
+                    mtime_ns=path.stat().st_mtime_ns,
+                    source_bytes=stat.st_size,
+                    source_mtime_ns=stat.st_mtime_ns,
+                )
+            )
+    return _Made(entries, made, "")
 
 
-def _copy(file: Path, path: Path, may_link: bool) -> None:
-    if may_link:
+def _remove(file: File, suffixes: set[str]) -> None:
+    for path in (path for suffix in suffixes for path in file.paths(suffix)):
         try:
-            os.link(file, path)
-        except OSError:  # a file system without links: take the disk space
-            shutil.copy2(file, path)
-    else:
-        shutil.copy2(file, path)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CannotWriteError(f"{path}: cannot be removed ({error.strerror}); check the folder") from error
 
 
-def _verified(target: Path, planned: dict[Path, list[Path]]) -> dict[str, int]:
-    """Counts the pairs in the finished target; raises UserError if it holds others than planned."""
-    flat = replace(DATASETS["DIS5K"], splits={place: (place,) for places in _PLACES.values() for place in places})
+def _place(path: Path, content: bytes, mtime_ns: int, original: Path, *, must_link: bool) -> bool:
+    """Makes `path` hold `content`, as a link to `original` if that may be; returns whether it did not before."""
+    try:
+        if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+            return False
+        if path != original:
+            try:
+                _link(original, path)
+                return True
+            except OSError:  # a file system without links: take the disk space
+                if must_link:
+                    raise
+        write_atomically(path, lambda file: file.write(content))
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); check the folder and its disk") from error
+    return True
+
+
+def _link(original: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")  # hidden: never taken for a sample
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(original, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _verified(target: Path, layout: DatasetLayout, places: list[str], entries: list[Entry]) -> dict[str, int]:
+    """Finds the pairs of the finished target again and counts them; raises UserError if they are not as recorded."""
+    flat = replace(
+        layout,
+        splits={place: (place,) for place in places},
+        folders=(("{}/im", "{}/gt"),),
+        trimaps=("{}/trimap",),
+        exclude="",
+    )
+    recorded: dict[str, dict[Path, Entry]] = {place: {} for place in places}
+    for entry in entries:
+        parts = PurePosixPath(entry["path"]).parts
+        place = "/".join(parts[: next(i for i, part in enumerate(parts) if part in KINDS)])
+        recorded.setdefault(place, {})[target / entry["path"]] = entry
     counts = {}
-    for place in flat.splits:
-        pairs = find_in_layout(target, flat, place, flag="--target")
-        wanted = {path for paths in planned.values() for path in paths if path.parent.parent == target / place}
-        if extra := sorted({path for pair in pairs for path in (pair.image, pair.alpha)} - wanted):
+    for place in places:
+        if not recorded[place]:
+            continue  # all of its samples failed
+        pairs = find_in_layout(target, flat, place, trimaps=True, flag="--target")
+        found = {path for pair in pairs for path in pair[1:] if path is not None}
+        wrong = found ^ set(recorded[place])
+        wrong |= {path for path in found - wrong if not is_untouched(target, recorded[place][path])}
+        if wrong:
             raise UserError(
-                f"--target {target}: {len(extra)} files in {place} are not in the source ({extra[0].name}): "
-                f"remove them or choose another target"
+                f"--target {target}: {len(wrong)} files in {place} are not as they were made "
+                f"({shorten(sorted(path.name for path in wrong))}); run again, with no other program at work there"
             )
         counts[place] = len(pairs)
     return counts

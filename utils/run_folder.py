@@ -20,7 +20,7 @@ import torchvision
 from utils.errors import UserError
 from utils.files import require_writable, write_atomically
 
-BEFORE_FIRST_CHECKPOINT = {"config.json", "teacher.pth"}
+BEFORE_FIRST_CHECKPOINT = {"config.json", "problems.csv", "teacher.pth"}
 
 
 class RunFolder:
@@ -101,7 +101,10 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-FREE_ON_RESUME = {"data_root", "max_pixels", "pretrained", "backbone_weights", "teacher_checkpoint"}
+FREE_ON_RESUME = {  # of the pictures, names are compared elsewhere; where they lie is free
+    "data_root", "backgrounds", "foregrounds", "on_bad", "max_pixels", "pretrained", "backbone_weights",
+    "teacher_checkpoint",
+}  # fmt: skip
 FIXED_OF_RUN = {"seed", "precision", "validate_every"}
 
 

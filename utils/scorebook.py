@@ -5,6 +5,7 @@ time of its files, and its pictures if it was among the worst or best so far. A 
 """
 
 import base64
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -12,12 +13,17 @@ from typing import Any
 
 from utils.cases import Case, Scored
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import remove_stale, write_atomically
 from utils.gallery import Panels
 from utils.scoring import ImageScores
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 VERSION = 1  # of the numbers: raise it with every change of what a metric gives or how it is kept
-RESULTS = ("scores.jsonl", "metrics.json", "per_image.csv", "report.html")
+RESULTS = ("scores.jsonl", "metrics.json", "per_image.csv", "report.html", "table.txt")
 
 
 class Scorebook:
@@ -30,34 +36,46 @@ class Scorebook:
         overwrite: Replace what is there.
 
     Raises:
-        UserError: There are results, and neither was asked for; or they were made with other settings.
+        UserError: There are results, and neither was asked for; or they were made with other settings; or another
+            process writes there.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
         self.path = folder / "scores.jsonl"
         settings = {"version": VERSION, **settings}
         self._scored: dict[tuple[str, str], dict[str, Any]] = {}
-        there = next((name for name in RESULTS if os.path.exists(folder / name)), None)
-        if there and not resume and not overwrite:
+        there = [name for name in RESULTS if os.path.lexists(folder / name)]
+        if folders := [name for name in there if os.path.isdir(folder / name)]:
+            raise UserError(f"--out {folder}: {folders[0]}, which is to be written, is a folder; choose another folder")
+        if there and not resume and not overwrite and not (there == [self.path.name] and self._without_scores()):
             raise UserError(
-                f"--out {folder} holds results already ({there}): continue them with --resume, replace them with "
+                f"--out {folder} holds results already ({there[0]}): continue them with --resume, replace them with "
                 f"--overwrite, or choose another folder"
             )
-        if resume and self.path.exists():
-            before = self._read()
-            if before is not None:
-                self._refuse_other(before, settings)
-        lines = [{"settings": settings}, *self._scored.values()]
-        text = "".join(f"{json.dumps(line)}\n" for line in lines)
-        write_atomically(self.path, lambda file: file.write(text.encode()))
-        # Kept open: if somebody replaces the file meanwhile, the scores of two evaluations do not mix.
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115, closed by __exit__
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, _lock(folder))
+            remove_stale(folder)
+            if resume and self.path.exists():
+                before = self._read()
+                if before is not None and self._scored:
+                    self._refuse_other(before, settings)
+            lines = [{"settings": settings}, *self._scored.values()]
+            text = "".join(f"{json.dumps(line)}\n" for line in lines)
+            write_atomically(self.path, lambda file: file.write(text.encode()))
+            # Kept open: if somebody replaces the file meanwhile, the scores of two evaluations do not mix.
+            self._file = opened.enter_context(open(self.path, "ab", buffering=0))
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "Scorebook":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._opened.close()
+
+    def _without_scores(self) -> bool:
+        """An evaluation ended before its first score: there is nothing to keep."""
+        content = self.path.read_bytes()
+        return content.startswith(b'{"settings": ') and content.count(b"\n") <= 1
 
     def _read(self) -> dict[str, Any] | None:
         """Reads what is there and returns its settings; None for a file that was cut short in its first line."""
@@ -70,6 +88,8 @@ class Scorebook:
                     settings = dict(content["settings"])
                 else:
                     name = ImageScores(**content["scores"]).name
+                    for _, jpeg in content["panels"] or []:
+                        base64.b64decode(jpeg, validate=True)
                     self._scored[content["benchmark"], name] = {**content, "stamp": dict(content["stamp"])}
             except (ValueError, LookupError, TypeError) as error:
                 if line.endswith(b"\n"):
@@ -116,3 +136,30 @@ class Scorebook:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); free space, then --resume") from error
         if written < len(text):
             raise UserError(f"{self.path}: the disk is full; free space, then --resume")
+
+
+def _lock(folder: Path) -> int:
+    """Opens a folder, which is made if need be, for this process alone, where the system knows such locks.
+
+    It is free again when the file descriptor that is returned is closed, at the latest when the process ends.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            return os.open(os.devnull, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"--out {folder}: another evaluation writes there at this moment; wait for it, or choose another folder"
+        ) from error
+    except OSError:
+        pass  # some network disks know no locks
+    return descriptor

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
+
+from utils.augment import add_noise, adjust_colour, blur, defocus_kernel, motion_kernel, recompress
+from utils.compositing import Window
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,15 +53,25 @@ class EvalTransform:
     def __init__(self, preprocess: Preprocess):
         self.preprocess = preprocess
 
-    def __call__(self, rgb: np.ndarray, alpha: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Takes and returns what `TrainTransform` does; the generator is not used."""
+    def __call__(self, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Takes and returns what `TrainTransform` does; `rng` is not used."""
+        return self.preprocess.coarse(to_tensor(rgb)), self.alpha(alpha, rng)
+
+    def alpha(self, alpha: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The alpha alone."""
         size = [self.preprocess.image_size] * 2
-        alpha = F.resize(torch.from_numpy(alpha)[None], size, antialias=True)
-        return self.preprocess.coarse(to_tensor(rgb)), alpha.clamp_(0, 1)
+        return F.resize(torch.from_numpy(alpha)[None], size, antialias=True).clamp_(0, 1)
+
+
+class View(NamedTuple):
+    """The part of a picture that is seen, and whether it is seen mirrored."""
+
+    window: Window
+    flip: bool
 
 
 class TrainTransform:
-    """Crop at native resolution, resize, flip, colour; image and alpha move together.
+    """Crop at native resolution, resize, flip; blur; then colour, noise and JPEG on the picture alone.
 
     A crop has the picture's own aspect ratio, a little jittered, before it is squashed to the square: so training sees
     pictures as distorted as inference will, and the whole picture among them.
@@ -70,7 +84,13 @@ class TrainTransform:
         brightness: Factor drawn from 1 - x to 1 + x.
         contrast: Likewise.
         saturation: Likewise.
-        dilate_px: Radius by which the alpha is grown after resizing, px (the dilation strategy).
+        blur_probability: Of picture and alpha out of focus or, as often, moving.
+        blur_px: Largest radius of that, px after resizing.
+        noise_probability: Of Gaussian noise.
+        noise_std: Largest standard deviation of that, levels of 255.
+        jpeg_probability: Of another JPEG compression.
+        jpeg_quality: Lowest and highest quality of that.
+        dilate_px: Radius by which the alpha is grown in the end, px after resizing (the dilation strategy).
     """
 
     def __init__(
@@ -83,53 +103,77 @@ class TrainTransform:
         brightness: float,
         contrast: float,
         saturation: float,
+        blur_probability: float,
+        blur_px: float,
+        noise_probability: float,
+        noise_std: float,
+        jpeg_probability: float,
+        jpeg_quality: tuple[int, int],
         dilate_px: int = 0,
     ):
         self.preprocess = preprocess
         self.flip_probability = flip_probability
         self.crop_scale = crop_scale
         self.crop_ratio = crop_ratio
-        self.colour = (
-            (F.adjust_brightness, brightness),
-            (F.adjust_contrast, contrast),
-            (F.adjust_saturation, saturation),
-        )
+        self.colour = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        self.blur_probability, self.blur_px = blur_probability, blur_px
+        self.noise_probability, self.noise_std = noise_probability, noise_std
+        self.jpeg_probability, self.jpeg_quality = jpeg_probability, jpeg_quality
         self.dilate_px = dilate_px
 
-    def __call__(self, rgb: np.ndarray, alpha: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Augments one pair; a function of the arguments alone, whatever process runs it.
 
         Args:
             rgb: uint8 (H, W, 3).
             alpha: float32 (H, W) in [0, 1].
-            generator: Source of all randomness.
+            rng: Source of all randomness.
 
         Returns:
             Image (3, S, S), normalised float32, and alpha (1, S, S) float32 in [0, 1], S = image_size.
         """
+        view = self.view(alpha.shape, rng)
+        return self.finish(self.cut(rgb, view), self.cut(alpha, view), rng)
 
-        def uniform(low: float, high: float) -> float:
-            return low + (high - low) * float(torch.rand((), generator=generator))
+    def finish(self, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Blur, colour, noise, JPEG, dilation and normalisation of what `cut` gave or was composed of it."""
+        if rng.random() < self.blur_probability:
+            radius = rng.uniform(0.5, max(0.5, self.blur_px))
+            kernel = defocus_kernel(radius) if rng.random() < 0.5 else motion_kernel(radius, rng.uniform(0, math.pi))
+            rgb, alpha = blur(rgb, kernel), blur(alpha, kernel)
+        rgb = adjust_colour(rgb, **{name: rng.uniform(1 - x, 1 + x) for name, x in self.colour.items()})
+        if rng.random() < self.noise_probability:
+            rgb = add_noise(rgb, rng.uniform(0, self.noise_std), rng)
+        if rng.random() < self.jpeg_probability:
+            rgb = recompress(rgb, int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[1], endpoint=True)))
+        return self.preprocess.normalise(to_tensor(rgb)), self._target(alpha)
 
-        scale = uniform(*self.crop_scale)
-        ratio = math.exp(uniform(*map(math.log, self.crop_ratio)))
-        full_height, full_width = alpha.shape
-        height = max(1, min(full_height, round(full_height * math.sqrt(scale / ratio))))
-        width = max(1, min(full_width, round(full_width * math.sqrt(scale * ratio))))
-        top, left = round(uniform(0, full_height - height)), round(uniform(0, full_width - width))
-        flip = uniform(0, 1) < self.flip_probability
+    def alpha(self, alpha: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The alpha alone, cropped and never blurred: for the teacher, who needs no picture."""
+        return self._target(self.cut(alpha, self.view(alpha.shape, rng)))
 
-        def moved(picture: Tensor) -> Tensor:
-            size = [self.preprocess.image_size] * 2
-            picture = F.resized_crop(picture, top, left, height, width, size, antialias=True)
-            return F.horizontal_flip(picture) if flip else picture
+    def view(self, shape: tuple[int, int], rng: np.random.Generator) -> View:
+        """Draws the part that is seen of a picture of `shape` (height, width)."""
+        scale = rng.uniform(*self.crop_scale)
+        ratio = math.exp(rng.uniform(*map(math.log, self.crop_ratio)))
+        height = max(1, min(shape[0], round(shape[0] * math.sqrt(scale / ratio))))
+        width = max(1, min(shape[1], round(shape[1] * math.sqrt(scale * ratio))))
+        top, left = round(rng.uniform(0, shape[0] - height)), round(rng.uniform(0, shape[1] - width))
+        return View(Window(top, left, height, width), rng.random() < self.flip_probability)
 
-        image, target = moved(to_tensor(rgb)), moved(torch.from_numpy(alpha)[None]).clamp_(0, 1)
-        for adjust, strength in self.colour:
-            image = adjust(image, uniform(1 - strength, 1 + strength))
-        if self.dilate_px:
-            target = dilate(target, self.dilate_px)
-        return self.preprocess.normalise(image), target
+    def cut(self, picture: np.ndarray, view: View) -> np.ndarray:
+        """What is seen of uint8 (H, W, 3) or float32 (H, W), resized to (S, S, 3) or (S, S)."""
+        tensor = torch.from_numpy(picture)[None] if picture.ndim == 2 else to_tensor(picture)
+        size = [self.preprocess.image_size] * 2
+        tensor = F.resized_crop(tensor, *view.window, size, antialias=True)
+        tensor = F.horizontal_flip(tensor) if view.flip else tensor
+        if picture.ndim == 2:
+            return tensor[0].clamp_(0, 1).contiguous().numpy()
+        return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())
+
+    def _target(self, alpha: np.ndarray) -> Tensor:
+        target = torch.from_numpy(alpha)[None]
+        return dilate(target, self.dilate_px) if self.dilate_px else target
 
 
 def dilate(alpha: Tensor, radius_px: int) -> Tensor:

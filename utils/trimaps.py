@@ -26,10 +26,37 @@ def trimap_from_alpha(alpha: np.ndarray, kernel_px: int) -> np.ndarray:
     Returns:
         uint8 (H, W) of BACKGROUND, UNKNOWN and FOREGROUND; nothing is unknown if all of alpha is 0, or all is 1.
     """
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (kernel_px, kernel_px))
+    return _eroded(alpha, kernel_px, kernel_px)
+
+
+def random_trimap(alpha: np.ndarray, rng: np.random.Generator, kernel_px: tuple[int, int]) -> np.ndarray:
+    """Makes a trimap whose unknown region is of random width, differently wide inside and outside of the subject.
+
+    Deep Image Matting dilates it at random in training (Xu et al., CVPR 2017); two diameters, one for each certain
+    region, are GCA Matting's way (Li and Lu, AAAI 2020: 1 to 29 px).
+
+    Args:
+        alpha: float (H, W) in [0, 1].
+        rng: Two numbers are drawn.
+        kernel_px: least and greatest diameter of the kernels in pixels, both included, at least 1. With two equal ones
+            the result is `trimap_from_alpha`'s.
+
+    Returns:
+        uint8 (H, W) of BACKGROUND, UNKNOWN and FOREGROUND.
+    """
+    background_px, foreground_px = rng.integers(kernel_px[0], kernel_px[1], size=2, endpoint=True)
+    return _eroded(alpha, int(background_px), int(foreground_px))
+
+
+def _eroded(alpha: np.ndarray, background_px: int, foreground_px: int) -> np.ndarray:
+    """The regions alpha = 0 and alpha = 1, each eroded by an ellipse of its own diameter; the rest is unknown."""
     trimap = np.full(alpha.shape, UNKNOWN, dtype=np.uint8)
-    for level, certain in ((BACKGROUND, alpha == 0), (FOREGROUND, alpha == 1)):
-        trimap[cv2.erode(certain.astype(np.uint8), kernel) > 0] = level
+    for level, certain, diameter_px in (
+        (BACKGROUND, alpha == 0, background_px),
+        (FOREGROUND, alpha == 1, foreground_px),
+    ):
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter_px, diameter_px))
+        trimap[cv2.erode(certain.view(np.uint8), kernel) > 0] = level
     return trimap
 
 

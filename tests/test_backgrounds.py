@@ -1,0 +1,149 @@
+"""utils.backgrounds: subjects leave their photograph, take their own colours along, and stay where their alpha is."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.test_transforms import MOVES, OFF, unnormalised
+from utils.backgrounds import NewBackgrounds, find_backgrounds
+from utils.datasets import EpochSampler, MattingDataset
+from utils.errors import UserError
+from utils.images import write_image
+from utils.pairs import Pair, find_pairs
+from utils.transforms import Preprocess, TrainTransform
+
+SIZE = 48
+GREEN, RED, BLUE = (0, 200, 0), (210, 20, 20), (10, 10, 220)
+
+
+def picture(colour: tuple[int, int, int], height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def write_subject(root: Path, name: str, colour: tuple[int, int, int], box: tuple[slice, slice]) -> None:
+    """A subject of one colour with a soft edge, on green."""
+    alpha = np.zeros((SIZE, SIZE), np.float32)
+    alpha[box] = 1
+    alpha = np.rint(cv2.blur(alpha, (7, 7)) * 255) / 255
+    rgb = alpha[..., None] * np.float32(colour) + (1 - alpha[..., None]) * np.float32(GREEN)
+    write_image(root / f"train/im/{name}.png", np.rint(rgb).astype(np.uint8))
+    write_image(root / f"train/gt/{name}.png", np.rint(alpha * 255).astype(np.uint8))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    write_subject(tmp_path, "red", RED, (slice(8, 40), slice(6, 22)))
+    write_subject(tmp_path, "blue", BLUE, (slice(8, 40), slice(18, 42)))
+    write_image(tmp_path / "backgrounds/grey.png", picture((128, 128, 128), 70, 90))
+    return find_pairs(tmp_path)
+
+
+def dataset(pairs: list[Pair], augment: dict[str, Any] = OFF, *, extra: float = 0.0, **options: Any) -> MattingDataset:
+    folder = pairs[0].image.parents[2] / "backgrounds"
+    backgrounds = NewBackgrounds(
+        find_backgrounds(folder), **{"background_probability": 1.0, "extra_subject_probability": extra, **options}
+    )
+    return MattingDataset(pairs, TrainTransform(Preprocess(image_size=SIZE), **augment), backgrounds=backgrounds)
+
+
+def levels(image: torch.Tensor) -> np.ndarray:
+    """A normalised image as float (H, W, 3) in 0 ... 255."""
+    return (unnormalised(image) * 255).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("solved", [False, True])
+def test_nothing_of_the_old_background_is_left(pairs: list[Pair], solved: bool, tmp_path: Path) -> None:
+    for pair in pairs:
+        write_image(tmp_path / f"solved/{pair.name}.png", picture(RED if pair.name == "red" else BLUE))
+    files = {pair.name: tmp_path / f"solved/{pair.name}.png" for pair in pairs} if solved else None
+    sample = dataset(pairs, foregrounds=files)[1]
+    assert sample.name == "red on grey.png"
+    alpha = sample.alpha[0].numpy()[..., None]
+    expected = alpha * np.float32(RED) + (1 - alpha) * 128
+    assert np.abs(levels(sample.image) - expected).max() < (1.01 if solved else 12)
+    photograph = MattingDataset(pairs, TrainTransform(Preprocess(image_size=SIZE), **OFF))[1]
+    assert torch.equal(sample.alpha, photograph.alpha), "the alpha is the true one"
+    naive = alpha * levels(photograph.image) + (1 - alpha) * 128
+    assert np.abs(naive - expected).max() > 30, "the colours had to be solved"
+
+
+def test_the_probability_is_meant(pairs: list[Pair]) -> None:
+    samples = [dataset(pairs, background_probability=0.3)[epoch, 0] for epoch in range(150)]
+    composed = ["on grey.png" in sample.name for sample in samples]
+    assert 0.18 < np.mean(composed) < 0.42
+    photograph = MattingDataset(pairs, TrainTransform(Preprocess(image_size=SIZE), **OFF))[0]
+    left_alone = samples[composed.index(False)]
+    assert torch.equal(left_alone.image, photograph.image) and left_alone.name == photograph.name
+
+
+def test_several_subjects_share_one_background(pairs: list[Pair]) -> None:
+    single = {pair.name: dataset(pairs)[index] for index, pair in enumerate(pairs)}
+    names = set()
+    for epoch in range(12):
+        sample = dataset(pairs, extra=1.0)[epoch, 0]
+        subjects = sample.name.removesuffix(" on grey.png").split(" + ")
+        assert len(subjects) == 3 and subjects[0] == pairs[0].name
+        names.add(tuple(subjects))
+        rgb, clear = np.full((SIZE, SIZE, 3), 128.0), np.ones((SIZE, SIZE, 1))
+        for name in subjects:  # one in front of the other, the first at the back
+            alpha = single[name].alpha[0].numpy()[..., None]
+            rgb = alpha * np.float32(RED if name == "red" else BLUE) + (1 - alpha) * rgb
+            clear *= 1 - alpha
+        np.testing.assert_allclose(sample.alpha[0].numpy(), 1 - clear[..., 0], atol=1e-5)
+        assert np.abs(levels(sample.image) - rgb).max() < 25 and np.abs(levels(sample.image) - rgb).mean() < 2
+    assert len(names) == 4
+
+
+def test_composites_do_not_depend_on_workers(pairs: list[Pair], tmp_path: Path) -> None:
+    for i, colour in enumerate((RED, BLUE, GREEN)):
+        write_image(tmp_path / f"backgrounds/{i}.png", np.roll(picture(colour) // (i + 1), i) + np.uint8(i))
+    composing = dataset(pairs, MOVES, extra=0.5)
+    runs = []
+    for num_workers in (0, 2):
+        loader = torch.utils.data.DataLoader(composing, sampler=EpochSampler(2, seed=5), num_workers=num_workers)
+        runs.append([(batch.name[0], batch.image, batch.alpha) for _ in range(2) for batch in loader])
+    for (name, image, alpha), (other_name, other_image, other_alpha) in zip(*runs, strict=True):
+        assert name == other_name and torch.equal(image, other_image) and torch.equal(alpha, other_alpha)
+    drawn = {composing[epoch, 0].name for epoch in range(20)}
+    assert len({name.split(" on ")[1] for name in drawn}) == 4, "all backgrounds are used"
+
+
+def test_the_background_is_squashed_as_its_subject_is(tmp_path: Path) -> None:
+    """Read from a background that tells in red and green where a pixel comes from."""
+    write_image(tmp_path / "train/im/wide.png", picture(RED, 40, 80))
+    write_image(tmp_path / "train/gt/wide.png", np.zeros((40, 80), np.uint8))
+    y, x = np.mgrid[:200, :200]
+    write_image(tmp_path / "backgrounds/places.png", np.stack([x, y, 0 * x], axis=2).astype(np.uint8))
+    composing = dataset(find_pairs(tmp_path))
+    mirrored = []
+    for epoch in range(20):
+        image = levels(composing[epoch, 0].image)
+        assert np.array_equal(image, levels(composing[epoch, 0].image)), "a function of the key"
+        across, down = float(image[0, -1, 0] - image[0, 0, 0]), float(image[-1, 0, 1] - image[0, 0, 1])
+        assert abs(across) == pytest.approx(2 * down, rel=0.1)
+        mirrored.append(across < 0)
+    assert 3 < sum(mirrored) < 17
+
+
+def test_a_solved_foreground_of_another_size_is_named(pairs: list[Pair], tmp_path: Path) -> None:
+    write_image(tmp_path / "solved/red.png", picture(RED, 10, 10))
+    with pytest.raises(UserError, match=r"solved/red\.png is 10x10, but its alpha"):
+        dataset(pairs, foregrounds={"red": tmp_path / "solved/red.png"})[1]
+
+
+def test_backgrounds_are_checked_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--backgrounds .*nowhere: no such folder"):
+        find_backgrounds(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no images there"):
+        find_backgrounds(tmp_path / "empty")
+    write_image(tmp_path / "b/park/10.png", picture(GREEN))
+    write_image(tmp_path / "b/park/9.png", picture(GREEN))
+    assert [path.name for path in find_backgrounds(tmp_path / "b")] == ["9.png", "10.png"]
+    (tmp_path / "b/broken.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 of 3 images cannot be used: .*broken\.jpg"):
+        find_backgrounds(tmp_path / "b")

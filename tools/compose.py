@@ -1,0 +1,289 @@
+"""Makes a set of composites, as Deep Image Matting does: every foreground over several new backgrounds.
+
+    python -m tools.compose --foregrounds F --alphas A --backgrounds B --output SET --per-foreground 20
+
+SET/train (and SET/test, with --test-share) get im/, gt/, trimap/ and manifest.json, and `train.py --dataset custom
+--data-root SET` finds them. The subjects' own colours are solved first: their soft edges hold the old background, which
+would bleed through. Cut-outs (without --alphas; their A channel is the alpha) hold their own colours.
+Composites that are there are kept, so an interrupted run can simply be started again; an input that changed is told by
+its size in bytes. What cannot be read is named at the end (status 1).
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from config import ComposeConfig, parse_cli
+from utils.backgrounds import damaged
+from utils.composed_folder import SPLITS, ComposedSet, begin, find_finished, finish
+from utils.composition import (
+    Recipe,
+    Source,
+    Subject,
+    composite_paths,
+    deal,
+    is_opaque,
+    make_composites,
+    plan_subject,
+    split_names,
+)
+from utils.contact_sheet import Tile, contact_sheet
+from utils.errors import UserError, printable, run_script
+from utils.files import require_writable
+from utils.foreground import require_method
+from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
+from utils.names import index_images, match_names, shorten
+from utils.parallel import cpu_cores, ordered_map, process_pool
+from utils.progress import progress
+from utils.seeds import seeded_rng
+
+VERSION = 1  # of the pictures: raise it with every change of what the same files and settings give
+BYTES_A_PIXEL = {"png": 1.7, "jpg": 0.5}  # of a composite, its alpha and its trimap, about
+EMPTY_AT = {"train": 1, "test": 0}  # the --test-share that leaves a split without foregrounds
+SHEET_TILES = 12
+
+
+class Job(NamedTuple):
+    """A foreground with the composites that are still to be made, and the folder of its split."""
+
+    subject: Subject
+    folder: Path
+
+
+def main() -> int:
+    options = parse_cli(ComposeConfig, prog="python -m tools.compose", description=__doc__)
+    require_folders_apart(options)
+    recipe = Recipe(
+        options.seed, solve_method(options), options.trimap_kernel_px, options.image_format, options.max_side
+    )
+    subjects, failed = plan(options, recipe)
+    wanted = {split: ComposedSet(settings(options, recipe), describe(subjects[split], options)) for split in SPLITS}
+    finished = find_finished(options.output, wanted, overwrite=options.overwrite, flag="--output")
+    jobs = [job for split in SPLITS for job in pending(subjects[split], options.output / split, recipe, finished)]
+    require_whole_backgrounds(options, jobs)
+    require_writable(options.output, "--output")
+    print(forecast(subjects, jobs, recipe))
+
+    begin(options.output, wanted, overwrite=options.overwrite)
+    workers = min(options.num_workers or cpu_cores(), len(jobs))
+    make = partial(run_job, options=options, recipe=recipe)
+    with process_pool(workers) if workers > 1 else nullcontext() as pool:
+        made = ordered_map(make, jobs, executor=pool, ahead=2 * max(1, workers))
+        for problems in progress(made, total=len(jobs), desc="compose", unit="foreground", disable=not jobs):
+            failed += problems
+    for split, count in finish(options.output, wanted).items():
+        print(f"{options.output / split}: {count} of {len(wanted[split].composites)} composites")
+    if options.contact_sheet:
+        write_image(options.contact_sheet, draw_sheet(subjects, options))
+        print(f"contact sheet {options.contact_sheet}")
+    for problem in failed:
+        print(f"failed: {printable(problem)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run_job(job: Job, *, options: ComposeConfig, recipe: Recipe) -> list[str]:
+    """Makes the composites of one foreground; returns what failed, a line each."""
+    return make_composites(
+        job.subject, folder=job.folder, backgrounds=options.backgrounds, recipe=recipe, max_pixels=options.max_pixels
+    )
+
+
+# ------------------------------------------------------------------------------------------------- before the work
+
+
+def require_folders_apart(options: ComposeConfig) -> None:
+    """Raises UserError if a result would be written among the inputs, or an input is given twice."""
+    inputs = {"--foregrounds": options.foregrounds, "--alphas": options.alphas, "--backgrounds": options.backgrounds}
+    inputs = {flag: real(folder) for flag, folder in inputs.items() if folder}
+    output = real(options.output)
+    sets = [real(options.output / split) for split in SPLITS]
+    for flag, folder in inputs.items():
+        if output.is_relative_to(folder) or any(folder.is_relative_to(each) for each in sets):
+            raise UserError(f"--output {options.output} overlaps with {flag} {folder}; choose another folder")
+    if inputs["--foregrounds"] == inputs["--backgrounds"]:
+        raise UserError("--foregrounds and --backgrounds are the same folder: backgrounds must not show the subjects")
+    if options.contact_sheet:
+        sheet = real(options.contact_sheet)
+        for folder in (*inputs.values(), *sets):
+            if sheet.is_relative_to(folder):
+                raise UserError(f"--contact-sheet {options.contact_sheet}: not among the images in {folder}")
+
+
+def real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def solve_method(options: ComposeConfig) -> str:
+    """The method that solves the foregrounds' colours, or "none"; raises UserError where it cannot be used."""
+    method = options.solve or ("none" if options.alphas is None else "multilevel")
+    if method == "none":
+        return method
+    if options.alphas is None:
+        raise UserError(
+            f"--solve {method} needs the photographs, with --alphas; what cut-outs show is their own colour already: "
+            f"add --solve none"
+        )
+    require_method(method)
+    return method
+
+
+def plan(options: ComposeConfig, recipe: Recipe) -> tuple[dict[str, list[Subject]], list[str]]:
+    """All foregrounds with their composites, by split, and those whose header cannot be read, a line each."""
+    sources = find_sources(options)
+    backgrounds = index_images(options.backgrounds, "--backgrounds")
+    foreground_names = split_names(list(sources), options.test_share, options.seed, "foreground")
+    background_names = split_names(list(backgrounds), options.test_share, options.seed, "background")
+    dealt: dict[str, dict[str, list[str]]] = {}
+    for split in SPLITS:
+        names, packs = foreground_names[split], background_names[split]
+        if not names and options.test_share != EMPTY_AT[split]:
+            raise UserError(
+                f"--test-share {options.test_share:g}: the lot gives none of the {len(sources)} foregrounds to "
+                f"{split}/; choose another share or --seed"
+            )
+        if names and len(packs) < options.per_foreground:
+            raise UserError(
+                f"--per-foreground {options.per_foreground}: {split}/ has only {len(packs)} backgrounds in "
+                f"{options.backgrounds}; lower it, or add backgrounds"
+            )
+        dealt[split] = deal(names, packs, options.per_foreground, seeded_rng(options.seed, "deal", split))
+    used = {each for hands in dealt.values() for hand in hands.values() for each in hand}
+    sizes = background_sizes(backgrounds, used)
+    subjects: dict[str, list[Subject]] = {split: [] for split in SPLITS}
+    failed = []
+    for split in SPLITS:
+        for name, hand in dealt[split].items():
+            seen = {backgrounds[each].relative_to(options.backgrounds).as_posix(): sizes[each] for each in hand}
+            try:
+                subjects[split].append(plan_subject(name, sources[name], seen, recipe))
+            except UserError as error:
+                failed.append(str(error))
+    return subjects, failed
+
+
+def find_sources(options: ComposeConfig) -> dict[str, Source]:
+    """The foregrounds by name, in natural order.
+
+    Raises:
+        UserError: There is none, or some have no alpha.
+    """
+    images = index_images(options.foregrounds, "--foregrounds")
+    if options.alphas is not None:
+        alphas, missing = match_names(list(images), options.alphas, "--alphas")
+        if missing:
+            raise UserError(
+                f"--alphas {options.alphas}: {len(missing)} of {len(images)} foregrounds have none "
+                f"({shorten(missing)}); add them, or remove these foregrounds"
+            )
+        return {name: Source(images[name], alphas[name]) for name in images}
+    if opaque := [path.name for path in images.values() if is_opaque(path)]:
+        raise UserError(
+            f"--foregrounds {options.foregrounds}: {len(opaque)} of {len(images)} have no alpha channel "
+            f"({shorten(opaque)}); give their alphas with --alphas"
+        )
+    return {name: Source(path, None) for name, path in images.items()}
+
+
+def background_sizes(backgrounds: dict[str, Path], names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """(height, width) in pixels of the named backgrounds; raises UserError naming those whose header is damaged."""
+    sizes, problems = {}, []
+    for name in sorted(names):
+        try:
+            sizes[name] = image_size(backgrounds[name])
+        except UserError as error:
+            problems.append(str(error))
+    refuse_backgrounds(problems)
+    return sizes
+
+
+def require_whole_backgrounds(options: ComposeConfig, jobs: list[Job]) -> None:
+    """Raises UserError naming the damaged ones of the backgrounds that are still to be read."""
+    names = {composite.background for job in jobs for composite in job.subject.composites}
+    refuse_backgrounds(damaged([options.backgrounds / name for name in sorted(names)], max_pixels=options.max_pixels))
+
+
+def refuse_backgrounds(problems: list[str]) -> None:
+    if problems:
+        raise UserError(f"{len(problems)} backgrounds cannot be used: {shorten(problems, '; ')}; no composite was made")
+
+
+def settings(options: ComposeConfig, recipe: Recipe) -> dict[str, Any]:
+    """What decides a set besides its files, as a manifest holds it."""
+    chosen = {"version": VERSION, **asdict(recipe), "trimap_kernel_px": list(recipe.trimap_kernel_px)}
+    return {**chosen, "per_foreground": options.per_foreground, "test_share": options.test_share}
+
+
+def describe(subjects: list[Subject], options: ComposeConfig) -> dict[str, dict[str, Any]]:
+    """What each composite is made of, as a manifest holds it."""
+    return {
+        each.name: subject.describe(each, options.foregrounds, options.alphas, options.backgrounds)
+        for subject in subjects
+        for each in subject.composites
+    }
+
+
+def pending(subjects: list[Subject], folder: Path, recipe: Recipe, finished: set[Path]) -> list[Job]:
+    """What is left to do in a split."""
+    jobs = []
+    for subject in subjects:
+        left = tuple(
+            each
+            for each in subject.composites
+            if not finished.issuperset(composite_paths(folder, each.name, recipe.image_format).values())
+        )
+        if left:
+            jobs.append(Job(subject._replace(composites=left), folder))
+    return jobs
+
+
+def forecast(subjects: dict[str, list[Subject]], jobs: list[Job], recipe: Recipe) -> str:
+    """What will be made, and the space it takes."""
+    total = sum(len(subject.composites) for each in subjects.values() for subject in each)
+    left = [(job.subject.shape, composite.window) for job in jobs for composite in job.subject.composites]
+    if not left:
+        return f"all {total} composites are there"
+    there = f", {total - len(left)} are there" if total > len(left) else ""
+    gigabytes = sum(height * width for (height, width), _ in left) * BYTES_A_PIXEL[recipe.image_format] / 1e9
+    sizes = list(dict.fromkeys(f"{width}x{height}" for (height, width), _ in left))
+    text = (
+        f"{len(left)} composites of {len(jobs)} foregrounds to make{there}; about {gigabytes:.2g} GB; "
+        f"sizes {shorten(sizes)}; colours: {recipe.solve}"
+    )
+    scales = [max(shape[0] / window.height, shape[1] / window.width) for shape, window in left]
+    enlarged = [scale for scale in scales if scale > 1]
+    if enlarged:
+        text += (
+            f"\nnote: {len(enlarged)} backgrounds are smaller than their foreground and enlarged, up to "
+            f"{max(enlarged):.1f} times: blurred beside a sharp subject; give larger photographs, or --max-side"
+        )
+    return text
+
+
+# -------------------------------------------------------------------------------------------------- after the work
+
+
+def draw_sheet(subjects: dict[str, list[Subject]], options: ComposeConfig) -> np.ndarray:
+    """The first composite of the first foregrounds, with its alpha and its trimap."""
+    tiles = []
+    firsts = [(split, subject) for split in SPLITS for subject in subjects[split]][:SHEET_TILES]
+    for split, subject in firsts:
+        first = subject.composites[0]
+        paths = composite_paths(options.output / split, first.name, options.image_format)
+        if not all(map(os.path.isfile, paths.values())):  # failed, and named
+            tiles.append(Tile(f"{split}/{first.name}", ("not made",)))
+            continue
+        image, trimap = (read_rgb(paths[kind], max_pixels=options.max_pixels) for kind in ("im", "trimap"))
+        pictures = (image, quantise(read_alpha(paths["gt"], max_pixels=options.max_pixels)), trimap)
+        tiles.append(Tile(f"{split}/{first.name} on {first.background}", pictures))
+    return contact_sheet(tiles, columns=2, title=f"{options.output}: composite, alpha, trimap")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,72 @@
+"""Makes trimaps of a folder of alphas: what is certain is eroded, the rest is unknown.
+
+    python -m tools.make_trimaps --alphas gt --output trimap [--kernel-px 3 25]
+
+Trimaps that are already there are kept, so an interrupted run can simply be started again. An alpha that cannot be read
+is named at the end (status 1).
+"""
+
+import os
+import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+from config import TrimapConfig, parse_cli
+from utils.errors import UserError, printable, run_script
+from utils.files import remove_stale, require_writable
+from utils.images import read_alpha, write_image
+from utils.names import index_images
+from utils.parallel import cpu_cores, ordered_map, process_pool
+from utils.progress import progress
+from utils.seeds import seeded_rng
+from utils.trimaps import random_trimap
+
+
+def main() -> int:
+    options = parse_cli(TrimapConfig, prog="python -m tools.make_trimaps", description=__doc__)
+    alphas = index_images(options.alphas, "--alphas")
+    read, written = (Path(os.path.realpath(folder)) for folder in (options.alphas, options.output))
+    if read.is_relative_to(written) or written.is_relative_to(read):
+        raise UserError(
+            f"--output {options.output} and --alphas {options.alphas}: one is inside the other; choose another folder"
+        )
+    require_writable(options.output, "--output")
+    remove_stale(options.output, recursive=True)
+    pending = {
+        name: path
+        for name, path in alphas.items()
+        if options.overwrite or not os.path.isfile(options.output / f"{name}.png")
+    }
+    if len(pending) < len(alphas):
+        print(
+            f"{len(alphas) - len(pending)} of {len(alphas)} are already in {options.output} and are kept, whatever "
+            f"they were made with (--overwrite makes them again)"
+        )
+
+    workers = min(options.num_workers or cpu_cores(), len(pending))
+    make = partial(make_trimap, options=options)
+    with process_pool(workers) if workers > 1 else nullcontext() as pool:
+        made = ordered_map(make, pending.items(), executor=pool, ahead=4 * max(1, workers))
+        bar = progress(made, total=len(pending), desc="trimaps", unit="img", disable=not pending)
+        failed = [problem for problem in bar if problem]
+    print(f"{len(pending) - len(failed)} trimaps made in {options.output}")
+    for problem in failed:
+        print(f"failed: {printable(problem)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def make_trimap(item: tuple[str, Path], *, options: TrimapConfig) -> str:
+    """Makes the trimap of one alpha, by name and file; returns why it failed, or ""."""
+    name, path = item
+    try:
+        alpha = read_alpha(path, max_pixels=options.max_pixels)
+    except UserError as error:
+        return str(error)
+    trimap = random_trimap(alpha, seeded_rng(options.seed, name), options.kernel_px)
+    write_image(options.output / f"{name}.png", trimap)
+    return ""
+
+
+if __name__ == "__main__":
+    run_script(main)

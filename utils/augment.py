@@ -1,0 +1,65 @@
+"""What training does to a picture's appearance: colour, blur, noise, JPEG; numpy and OpenCV, 8 bits a channel.
+
+Blur, as of a camera out of focus or moving, softens a subject's edge, so picture and alpha get the same. The rest
+happens behind the lens and leaves the alpha alone.
+"""
+
+import cv2
+import numpy as np
+
+LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
+
+
+def adjust_colour(rgb: np.ndarray, *, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+    """Brightness, contrast about the mean grey, and saturation about each pixel's grey, in this order.
+
+    All three are linear, so they are one matrix and one pass; unlike one after the other they clip only once.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        brightness: Factor; 1 changes nothing.
+        contrast: Likewise.
+        saturation: Likewise; 0 is grey.
+    """
+    if brightness == contrast == saturation == 1:
+        return rgb
+    mean_grey = brightness * float(LUMA @ cv2.mean(rgb)[:3])
+    mixed = saturation * np.eye(3) + (1 - saturation) * np.tile(LUMA, (3, 1))
+    offset = np.full((3, 1), (1 - contrast) * mean_grey)
+    return cv2.transform(rgb, np.hstack([contrast * brightness * mixed, offset]))
+
+
+def defocus_kernel(radius_px: float) -> np.ndarray:
+    """A disc with a soft rim, float32 (N, N) of sum 1: what a lens out of focus makes of a point."""
+    reach = int(np.ceil(radius_px))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.clip(radius_px + 0.5 - np.hypot(x, y), 0, 1)
+    return (disc / disc.sum()).astype(np.float32)
+
+
+def motion_kernel(radius_px: float, angle_rad: float) -> np.ndarray:
+    """A line through the centre, radius_px long to either side, float32 (N, N) of sum 1."""
+    reach = int(np.ceil(radius_px))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    along, across = x * np.cos(angle_rad) + y * np.sin(angle_rad), y * np.cos(angle_rad) - x * np.sin(angle_rad)
+    line = np.clip(1 - np.abs(across), 0, 1) * np.clip(radius_px + 0.5 - np.abs(along), 0, 1)
+    return (line / line.sum()).astype(np.float32)
+
+
+def blur(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """A uint8 or float32 picture (H, W) or (H, W, 3), filtered; mirrored at its border."""
+    return cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def add_noise(rgb: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
+    """Independent Gaussian noise of `std` levels, of 255, on uint8 (H, W, 3)."""
+    noise = rng.standard_normal(rgb.shape, dtype=np.float32)
+    noise *= std
+    noise += rgb
+    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+
+
+def recompress(rgb: np.ndarray, quality: int) -> np.ndarray:
+    """uint8 (H, W, 3) through a JPEG of this quality, 1 to 100, chroma at half resolution."""
+    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
