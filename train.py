@@ -92,7 +92,7 @@ def main() -> int:
     preprocess = Preprocess(image_size=config.data.image_size)
     learner = build_learner(config, folder, device)
     predictor = Predictor(learner.network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
-    transform = TrainTransform(preprocess, dilate_px=config.data.dilate_px, **asdict(config.augment))
+    transform = TrainTransform(config.data.image_size, dilate_px=config.data.dilate_px, **asdict(config.augment))
     reading = {"seed": run.seed, "max_pixels": config.data.max_pixels}
     loader = make_loader(config, MattingDataset(train_pairs, transform, backgrounds=backgrounds, **reading), device)
     refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
@@ -119,7 +119,7 @@ def main() -> int:
     validation_log = Table(folder.path / "validation.csv", keep_up_to=step)
     announce(config, device, learner, len(train_pairs), len(val_pairs), steps_per_epoch)
     if learner.teacher is not None and not folder.teacher.exists():
-        fit_teacher(config, learner.teacher, preprocess, train_pairs, val_pairs, folder, device)
+        fit_teacher(config, learner.teacher, train_pairs, val_pairs, folder, device)
 
     for epoch in range(first_epoch, optim.epochs):
         # Stochastic depth draws from this generator: a function of the epoch, so that a resumed epoch repeats it.
@@ -127,7 +127,7 @@ def main() -> int:
         loader.sampler.set_epoch(epoch)
         total_steps = steps_per_epoch * optim.epochs
         step = train_one_epoch(
-            config, learner, loader, matting_loss, log, epoch=epoch, step=step, total_steps=total_steps
+            config, learner, preprocess, loader, matting_loss, log, epoch=epoch, step=step, total_steps=total_steps
         )
         if (epoch + 1) % run.validate_every == 0 or epoch + 1 == optim.epochs:
             scores, coarse_sad, previews = validate(config, predictor, val_pairs)
@@ -150,6 +150,7 @@ def main() -> int:
 def train_one_epoch(
     config: Config,
     learner: Learner,
+    preprocess: Preprocess,
     loader: DataLoader,
     matting_loss: MattingLoss,
     log: Table,
@@ -173,7 +174,8 @@ def train_one_epoch(
         group_images = min(optim.batch_size * optim.accumulation_steps, images - done)
         names: list[str] = []
         for batch in islice(batches, optim.accumulation_steps):  # the last group may be smaller, and is stepped too
-            image, alpha = (t.to(device, non_blocking=True) for t in (batch.image, batch.alpha))
+            rgb, alpha = (t.to(device, non_blocking=True) for t in (batch.rgb, batch.alpha))
+            image = preprocess.normalise(rgb)
             aligned = taught = ()
             with autocast(device, config.run.precision):
                 output = network(image)
@@ -389,19 +391,23 @@ def teacher_arguments(config: Config) -> dict[str, Any]:
 
 
 def fit_teacher(
-    config: Config, teacher: MaskTeacher, preprocess: Preprocess, train_pairs: list[Pair], val_pairs: list[Pair],
-    folder: RunFolder, device: torch.device,
-) -> None:  # fmt: skip
+    config: Config,
+    teacher: MaskTeacher,
+    train_pairs: list[Pair],
+    val_pairs: list[Pair],
+    folder: RunFolder,
+    device: torch.device,
+) -> None:
     """Trains the teacher on the true mattes (never dilated ones), freezes it and keeps it in the run folder."""
     torch.manual_seed(config.run.seed + 2)
-    augmented = TrainTransform(preprocess, **asdict(config.augment))
+    augmented = TrainTransform(config.data.image_size, **asdict(config.augment))
     reading = {"seed": config.run.seed, "max_pixels": config.data.max_pixels}
     table = folder.path / "teacher.csv"
     table.unlink(missing_ok=True)  # of a teacher that was interrupted
     train_teacher(
         teacher.requires_grad_(True),
         make_loader(config, AlphaDataset(train_pairs, augmented, **reading), device),
-        make_loader(config, AlphaDataset(val_pairs, EvalTransform(preprocess), **reading), device),
+        make_loader(config, AlphaDataset(val_pairs, EvalTransform(config.data.image_size), **reading), device),
         width=config.teacher.teacher_width,
         epochs=config.teacher.teacher_epochs,
         learning_rate=config.teacher.teacher_learning_rate,

@@ -14,7 +14,7 @@ from utils.datasets import EpochSampler, MattingDataset
 from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
-from utils.transforms import Preprocess, TrainTransform
+from utils.transforms import TrainTransform
 
 SIZE = 48
 GREEN, RED, BLUE = (0, 200, 0), (210, 20, 20), (10, 10, 220)
@@ -47,7 +47,7 @@ def dataset(pairs: list[Pair], augment: dict[str, Any] = OFF, *, extra: float = 
     backgrounds = NewBackgrounds(
         find_backgrounds(folder), **{"background_probability": 1.0, "extra_subject_probability": extra, **options}
     )
-    return MattingDataset(pairs, TrainTransform(Preprocess(image_size=SIZE), **augment), backgrounds=backgrounds)
+    return MattingDataset(pairs, TrainTransform(SIZE, **augment), backgrounds=backgrounds)
 
 
 def levels(image: torch.Tensor) -> np.ndarray:
@@ -64,10 +64,10 @@ def test_nothing_of_the_old_background_is_left(pairs: list[Pair], solved: bool, 
     assert sample.name == "red on grey.png"
     alpha = sample.alpha[0].numpy()[..., None]
     expected = alpha * np.float32(RED) + (1 - alpha) * 128
-    assert np.abs(levels(sample.image) - expected).max() < (1.01 if solved else 12)
-    photograph = MattingDataset(pairs, TrainTransform(Preprocess(image_size=SIZE), **OFF))[1]
+    assert np.abs(levels(sample.rgb) - expected).max() < (1.01 if solved else 12)
+    photograph = MattingDataset(pairs, TrainTransform(SIZE, **OFF))[1]
     assert torch.equal(sample.alpha, photograph.alpha), "the alpha is the true one"
-    naive = alpha * levels(photograph.image) + (1 - alpha) * 128
+    naive = alpha * levels(photograph.rgb) + (1 - alpha) * 128
     assert np.abs(naive - expected).max() > 30, "the colours had to be solved"
 
 
@@ -75,9 +75,9 @@ def test_the_probability_is_meant(pairs: list[Pair]) -> None:
     samples = [dataset(pairs, background_probability=0.3)[epoch, 0] for epoch in range(150)]
     composed = ["on grey.png" in sample.name for sample in samples]
     assert 0.18 < np.mean(composed) < 0.42
-    photograph = MattingDataset(pairs, TrainTransform(Preprocess(image_size=SIZE), **OFF))[0]
+    photograph = MattingDataset(pairs, TrainTransform(SIZE, **OFF))[0]
     left_alone = samples[composed.index(False)]
-    assert torch.equal(left_alone.image, photograph.image) and left_alone.name == photograph.name
+    assert torch.equal(left_alone.rgb, photograph.rgb) and left_alone.name == photograph.name
 
 
 def test_several_subjects_share_one_background(pairs: list[Pair]) -> None:
@@ -94,7 +94,7 @@ def test_several_subjects_share_one_background(pairs: list[Pair]) -> None:
             rgb = alpha * np.float32(RED if name == "red" else BLUE) + (1 - alpha) * rgb
             clear *= 1 - alpha
         np.testing.assert_allclose(sample.alpha[0].numpy(), 1 - clear[..., 0], atol=1e-5)
-        assert np.abs(levels(sample.image) - rgb).max() < 25 and np.abs(levels(sample.image) - rgb).mean() < 2
+        assert np.abs(levels(sample.rgb) - rgb).max() < 25 and np.abs(levels(sample.rgb) - rgb).mean() < 2
     assert len(names) == 4
 
 
@@ -105,7 +105,7 @@ def test_composites_do_not_depend_on_workers(pairs: list[Pair], tmp_path: Path) 
     runs = []
     for num_workers in (0, 2):
         loader = torch.utils.data.DataLoader(composing, sampler=EpochSampler(2, seed=5), num_workers=num_workers)
-        runs.append([(batch.name[0], batch.image, batch.alpha) for _ in range(2) for batch in loader])
+        runs.append([(batch.name[0], batch.rgb, batch.alpha) for _ in range(2) for batch in loader])
     for (name, image, alpha), (other_name, other_image, other_alpha) in zip(*runs, strict=True):
         assert name == other_name and torch.equal(image, other_image) and torch.equal(alpha, other_alpha)
     drawn = {composing[epoch, 0].name for epoch in range(20)}
@@ -121,8 +121,8 @@ def test_the_background_is_squashed_as_its_subject_is(tmp_path: Path) -> None:
     composing = dataset(find_pairs(tmp_path))
     mirrored = []
     for epoch in range(20):
-        image = levels(composing[epoch, 0].image)
-        assert np.array_equal(image, levels(composing[epoch, 0].image)), "a function of the key"
+        image = levels(composing[epoch, 0].rgb)
+        assert np.array_equal(image, levels(composing[epoch, 0].rgb)), "a function of the key"
         across, down = float(image[0, -1, 0] - image[0, 0, 0]), float(image[-1, 0, 1] - image[0, 0, 1])
         assert abs(across) == pytest.approx(2 * down, rel=0.1)
         mirrored.append(across < 0)

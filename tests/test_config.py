@@ -33,7 +33,7 @@ from models import BACKBONES, MattingOutput, Routing, TSRMatte
 from utils.backgrounds import NewBackgrounds
 from utils.layouts import BENCHMARKS, DATASETS
 from utils.losses import MattingLoss
-from utils.transforms import Preprocess, TrainTransform
+from utils.transforms import TrainTransform
 
 SECTIONS = [field.name for field in fields(Config) if field.name != "preset"]
 OTHERS: dict[str, type] = {
@@ -151,7 +151,7 @@ def test_windows_fit_the_deepest_map(name: str) -> None:
         (ModelConfig, TSRMatte, set()),
         (RoutingConfig, Routing, set()),
         (LossConfig, MattingLoss, set()),
-        (AugmentConfig, TrainTransform, {"preprocess", "dilate_px"}),
+        (AugmentConfig, TrainTransform, {"image_size", "dilate_px"}),
         (CompositionConfig, NewBackgrounds, {"max_pixels"}),
     ],
 )
@@ -165,7 +165,7 @@ def test_sections_build_what_they_are_for() -> None:
     TSRMatte(**asdict(config.model))
     Routing(**asdict(config.routing))
     MattingLoss(**asdict(config.loss))
-    TrainTransform(Preprocess(config.data.image_size), dilate_px=config.data.dilate_px, **asdict(config.augment))
+    TrainTransform(config.data.image_size, dilate_px=config.data.dilate_px, **asdict(config.augment))
 
 
 def test_field_names_are_unique_across_sections() -> None:

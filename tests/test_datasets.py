@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
 from utils.seeds import seeded_rng
-from utils.transforms import EvalTransform, Preprocess
+from utils.transforms import EvalTransform
 from utils.trimaps import trimap_from_alpha
 
 
@@ -63,7 +63,7 @@ def epochs(pairs: list[Pair], num_workers: int, seed: int = 0, first: int = 0) -
         sampler.set_epoch(epoch)
         for batch in loader:
             assert isinstance(batch, Sample)
-            seen += list(zip(batch.name, batch.image, strict=True))
+            seen += list(zip(batch.name, batch.rgb, strict=True))
     return seen
 
 
@@ -85,8 +85,8 @@ def test_samples_do_not_depend_on_workers_or_on_what_came_before(pairs: list[Pai
 
 def test_integer_key_is_epoch_0(pairs: list[Pair]) -> None:
     dataset = MattingDataset(pairs, noisy_crop)
-    assert torch.equal(dataset[2].image, dataset[0, 2].image)
-    assert not torch.equal(dataset[2].image, dataset[1, 2].image)
+    assert torch.equal(dataset[2].rgb, dataset[0, 2].rgb)
+    assert not torch.equal(dataset[2].rgb, dataset[1, 2].rgb)
 
 
 def test_size_mismatch_and_limit_are_named(pairs: list[Pair]) -> None:
@@ -111,13 +111,13 @@ def test_sampler_orders() -> None:
 
 
 def test_the_teacher_reads_no_photographs(pairs: list[Pair]) -> None:
-    transform = EvalTransform(Preprocess(image_size=32))
+    transform = EvalTransform(32)
     expected = [MattingDataset(pairs, transform)[i] for i in range(7)]
     for pair in pairs:
         pair.image.unlink()
     for i, sample in enumerate(AlphaDataset(pairs, transform)[i] for i in range(7)):
         assert torch.equal(sample.alpha, expected[i].alpha) and sample.name == expected[i].name
-        assert sample.image.shape == (3, 0, 0)
+        assert sample.rgb.shape == (3, 0, 0)
 
 
 def test_trimaps_come_with_the_samples(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_trimaps_come_with_the_samples(tmp_path: Path) -> None:
     alpha[20:44, 20:44] = 255
     write_image(tmp_path / "train/gt/a.png", alpha)
     write_image(tmp_path / "train/im/a.png", np.zeros((64, 64, 3), np.uint8))
-    dataset = MattingDataset(find_pairs(tmp_path), EvalTransform(Preprocess(image_size=64)), seed=3)
+    dataset = MattingDataset(find_pairs(tmp_path), EvalTransform(64), seed=3)
     fixed = WithTrimaps(dataset, (5, 5))[0]
     assert isinstance(fixed, TrimapSample) and fixed.trimap.dtype == torch.uint8
     assert np.array_equal(fixed.trimap[0].numpy(), trimap_from_alpha(alpha / np.float32(255), 5))
-    assert torch.equal(fixed.image, dataset[0].image)
+    assert torch.equal(fixed.rgb, dataset[0].rgb)
     drawn = WithTrimaps(dataset, (1, 15))
     assert torch.equal(drawn[1, 0].trimap, drawn[1, 0].trimap)
     assert len({drawn[epoch, 0].trimap.numpy().tobytes() for epoch in range(8)}) > 3

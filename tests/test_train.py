@@ -286,9 +286,9 @@ def test_new_backgrounds_are_trained_on_and_belong_to_the_run(monkeypatch, tmp_p
     seen = []
     whole_epoch = train.train_one_epoch
 
-    def one_epoch(config, learner, loader, *arguments, **options):
+    def one_epoch(config, learner, preprocess, loader, *arguments, **options):
         seen.extend(name for batch in loader for name in batch.name)
-        return whole_epoch(config, learner, loader, *arguments, **options)
+        return whole_epoch(config, learner, preprocess, loader, *arguments, **options)
 
     monkeypatch.setattr(train, "train_one_epoch", one_epoch)
     run(monkeypatch, *common, tmp_path / "whole", *composing)

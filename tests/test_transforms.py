@@ -37,7 +37,9 @@ def generator(seed: int) -> np.random.Generator:
 
 
 def unnormalised(image: Tensor) -> Tensor:
-    """Back to (3, H, W) in [0, 1]."""
+    """A normalised image, or rgb as uint8, as (3, H, W) in [0, 1]."""
+    if image.dtype == torch.uint8:
+        return image / 255
     return image * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
 
 
@@ -91,8 +93,8 @@ def test_mean_and_std_from_json_are_accepted() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (100, 41), (1, 7)])
 def test_eval_transform_shows_the_whole_picture(size: tuple[int, int]) -> None:
     rgb, alpha = smooth_pair(*size)
-    image, target = EvalTransform(PREPROCESS)(rgb, alpha, generator(0))
-    assert torch.equal(image, PREPROCESS.coarse(to_tensor(rgb)))
+    image, target = EvalTransform(64)(rgb, alpha, generator(0))
+    assert torch.equal(PREPROCESS.normalise(image), PREPROCESS.coarse(to_tensor(rgb))), "what inference sees"
     assert target.shape == (1, 64, 64) and target.min() >= 0 and target.max() <= 1
     torch.testing.assert_close(unnormalised(image)[:1], target, atol=1.01 / 255, rtol=0)
 
@@ -103,11 +105,11 @@ def test_eval_transform_shows_the_whole_picture(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(64, 64), (120, 80), (50, 200)])
 def test_image_and_alpha_move_together(size: tuple[int, int]) -> None:
     rgb, alpha = smooth_pair(*size)
-    transform = TrainTransform(PREPROCESS, **MOVES)
+    transform = TrainTransform(64, **MOVES)
     for seed in range(30):
         image, target = transform(rgb, alpha, generator(seed))
         assert image.shape == (3, 64, 64) and target.shape == (1, 64, 64)
-        assert image.dtype == target.dtype == torch.float32
+        assert image.dtype == torch.uint8 and target.dtype == torch.float32
         # Resizing rounds the 8-bit picture, not the alpha.
         torch.testing.assert_close(unnormalised(image)[:1], target, atol=1.01 / 255, rtol=0)
 
@@ -116,7 +118,7 @@ def test_crops_and_flips_happen_as_asked() -> None:
     """Read from the green and blue channels, which tell where a pixel comes from."""
     height, width = 150, 300
     rgb, alpha = smooth_pair(height, width)
-    transform = TrainTransform(PREPROCESS, **MOVES)
+    transform = TrainTransform(64, **MOVES)
     flips, shares, factors, tops = [], [], [], []
     for seed in range(200):
         _, x, y = unnormalised(transform(rgb, alpha, generator(seed))[0])
@@ -137,25 +139,23 @@ def test_crops_and_flips_happen_as_asked() -> None:
 def test_without_augmentation_it_is_the_evaluations_view() -> None:
     for size in ((90, 130), (64, 64)):
         rgb, alpha = smooth_pair(*size)
-        ours, theirs = (
-            make(rgb, alpha, generator(1)) for make in (TrainTransform(PREPROCESS, **OFF), EvalTransform(PREPROCESS))
-        )
+        ours, theirs = (make(rgb, alpha, generator(1)) for make in (TrainTransform(64, **OFF), EvalTransform(64)))
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
 def test_flip_probability_is_meant() -> None:
     rgb, alpha = smooth_pair(64, 64)
-    plain = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))
+    plain = TrainTransform(64, **OFF)(rgb, alpha, generator(0))
     for seed in range(5):
-        flipped = TrainTransform(PREPROCESS, **{**OFF, "flip_probability": 1.0})(rgb, alpha, generator(seed))
+        flipped = TrainTransform(64, **{**OFF, "flip_probability": 1.0})(rgb, alpha, generator(seed))
         for a, b in zip(plain, flipped, strict=True):
             assert torch.equal(a.flip(-1), b)
 
 
 def test_the_generator_decides_alone() -> None:
     rgb, alpha = smooth_pair(80, 100)
-    transform = TrainTransform(PREPROCESS, **EVERYTHING)
+    transform = TrainTransform(64, **EVERYTHING)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 (the global state is what is tested)
     first = transform(rgb, alpha, generator(5))
@@ -172,8 +172,8 @@ def test_the_generator_decides_alone() -> None:
 def test_the_arguments_are_left_as_they_are() -> None:
     rgb, alpha = smooth_pair(64, 64)
     rgb_before, alpha_before = rgb.copy(), alpha.copy()
-    everything = TrainTransform(PREPROCESS, **EVERYTHING)
-    for transform in (TrainTransform(PREPROCESS, **OFF, dilate_px=3), everything, EvalTransform(PREPROCESS)):
+    everything = TrainTransform(64, **EVERYTHING)
+    for transform in (TrainTransform(64, **OFF, dilate_px=3), everything, EvalTransform(64)):
         transform(rgb, alpha, generator(0))
         transform.alpha(alpha, generator(0))
     assert np.array_equal(rgb, rgb_before) and np.array_equal(alpha, alpha_before)
@@ -181,21 +181,21 @@ def test_the_arguments_are_left_as_they_are() -> None:
 
 def test_colour_changes_the_picture_only() -> None:
     rgb, alpha = smooth_pair(64, 64)
-    plain = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))
+    plain = TrainTransform(64, **OFF)(rgb, alpha, generator(0))
     for strength in ("brightness", "contrast", "saturation"):
-        image, target = TrainTransform(PREPROCESS, **{**OFF, strength: 0.5})(rgb, alpha, generator(0))
+        image, target = TrainTransform(64, **{**OFF, strength: 0.5})(rgb, alpha, generator(0))
         assert torch.equal(target, plain[1])
-        assert (image - plain[0]).abs().mean() > 0.01
+        assert (unnormalised(image) - unnormalised(plain[0])).abs().mean() > 0.01
         assert unnormalised(image).min() >= -1e-6 and unnormalised(image).max() <= 1 + 1e-6
 
 
 def test_noise_and_jpeg_change_the_picture_only() -> None:
     rgb, alpha = smooth_pair(64, 64)
-    plain = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))
+    plain = TrainTransform(64, **OFF)(rgb, alpha, generator(0))
     for step in ("noise_probability", "jpeg_probability"):
-        image, target = TrainTransform(PREPROCESS, **{**OFF, step: 1.0})(rgb, alpha, generator(0))
+        image, target = TrainTransform(64, **{**OFF, step: 1.0})(rgb, alpha, generator(0))
         assert torch.equal(target, plain[1])
-        assert (image - plain[0]).abs().mean() > 0.005
+        assert (unnormalised(image) - unnormalised(plain[0])).abs().mean() > 0.005
 
 
 def test_blur_softens_picture_and_alpha_alike() -> None:
@@ -205,7 +205,7 @@ def test_blur_softens_picture_and_alpha_alike() -> None:
     rgb = np.repeat((alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
     kinds = set()
     for seed in range(20):
-        image, target = TrainTransform(PREPROCESS, **{**OFF, "blur_probability": 1.0})(rgb, alpha, generator(seed))
+        image, target = TrainTransform(64, **{**OFF, "blur_probability": 1.0})(rgb, alpha, generator(seed))
         torch.testing.assert_close(unnormalised(image)[:1], target, atol=1.01 / 255, rtol=0)
         assert ((target > 0.05) & (target < 0.95)).any()
         kinds.add(bool(torch.allclose(target[0], target[0].T, atol=1e-5)))
@@ -215,19 +215,19 @@ def test_blur_softens_picture_and_alpha_alike() -> None:
 @pytest.mark.parametrize("step", ["blur_probability", "noise_probability", "jpeg_probability"])
 def test_probabilities_are_meant(step: str) -> None:
     rgb, alpha = smooth_pair(64, 64)
-    plain = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))[0]
-    transform = TrainTransform(PREPROCESS, **{**OFF, step: 0.3})
+    plain = TrainTransform(64, **OFF)(rgb, alpha, generator(0))[0]
+    transform = TrainTransform(64, **{**OFF, step: 0.3})
     changed = [not torch.equal(transform(rgb, alpha, generator(seed))[0], plain) for seed in range(200)]
     assert 0.2 < np.mean(changed) < 0.4
 
 
 def test_the_teachers_alpha_is_cropped_alike_and_needs_no_picture() -> None:
     rgb, alpha = smooth_pair(90, 130)
-    transform = TrainTransform(PREPROCESS, **MOVES)
+    transform = TrainTransform(64, **MOVES)
     for seed in range(5):
         target = transform(rgb, alpha, generator(seed))[1]
         assert torch.equal(transform.alpha(alpha, generator(seed)), target)
-        whole = EvalTransform(PREPROCESS)
+        whole = EvalTransform(64)
         assert torch.equal(whole.alpha(alpha, generator(seed)), whole(rgb, alpha, generator(seed))[1])
 
 
@@ -236,7 +236,7 @@ def test_a_soft_ramp_stays_soft(side: int) -> None:
     """Nearest-neighbour resizing would leave `side` levels and steps of 1 / side."""
     alpha = np.tile(np.linspace(0, 1, side, dtype=np.float32), (side, 1))
     rgb = np.zeros((side, side, 3), np.uint8)
-    _, target = TrainTransform(PREPROCESS, **OFF)(rgb, alpha, generator(0))
+    _, target = TrainTransform(64, **OFF)(rgb, alpha, generator(0))
     row = target[0, 32]
     assert len(row.unique()) > 55
     assert (row.diff() >= 0).all() and row.diff().max() < 1.5 / 60
@@ -244,7 +244,7 @@ def test_a_soft_ramp_stays_soft(side: int) -> None:
 
 def test_alpha_is_not_rounded_to_8_bits() -> None:
     alpha = np.full((64, 64), 1 / 3, np.float32)
-    _, target = TrainTransform(PREPROCESS, **OFF)(np.zeros((64, 64, 3), np.uint8), alpha, generator(0))
+    _, target = TrainTransform(64, **OFF)(np.zeros((64, 64, 3), np.uint8), alpha, generator(0))
     torch.testing.assert_close(target, torch.full((1, 64, 64), 1 / 3), atol=1e-6, rtol=0)
 
 
@@ -252,7 +252,7 @@ def test_alpha_is_not_rounded_to_8_bits() -> None:
 def test_extreme_pictures_pass(size: tuple[int, int]) -> None:
     rgb, alpha = smooth_pair(*size)
     for seed in range(5):
-        image, target = TrainTransform(PREPROCESS, **MOVES, dilate_px=2)(rgb, alpha, generator(seed))
+        image, target = TrainTransform(64, **MOVES, dilate_px=2)(rgb, alpha, generator(seed))
         assert torch.isfinite(image).all() and target.min() >= 0 and target.max() <= 1
 
 
@@ -288,6 +288,6 @@ def test_dilation_is_measured_after_resizing() -> None:
     alpha[:, 128:] = 1
     rgb = np.zeros((256, 256, 3), np.uint8)
     plain, grown = (
-        TrainTransform(PREPROCESS, **OFF, dilate_px=radius)(rgb, alpha, generator(0))[1][0, 32] for radius in (0, 5)
+        TrainTransform(64, **OFF, dilate_px=radius)(rgb, alpha, generator(0))[1][0, 32] for radius in (0, 5)
     )
     assert (grown >= 0.5).sum() - (plain >= 0.5).sum() == 5

@@ -24,7 +24,7 @@ from utils.images import read_alpha, read_rgb, write_image
 from utils.pairs import Pair, find_pairs
 from utils.seeds import seeded_rng
 from utils.synthetic import composite
-from utils.transforms import Preprocess, TrainTransform
+from utils.transforms import TrainTransform
 
 PICTURES = 4  # made; reading one again costs the same, as decoding does, not the disk, is what takes the time
 BATCH = 8
@@ -62,7 +62,7 @@ def write_photographs(folder: Path, long_side: int) -> list[Pair]:
 
 def measured(config: LoaderBenchmarkConfig, pairs: Sequence[Pair]) -> dict[str, float]:
     """What to print of one source of pairs, in the order of the rows."""
-    transform = TrainTransform(Preprocess(config.image_size), **asdict(AugmentConfig()))
+    transform = TrainTransform(config.image_size, **asdict(AugmentConfig()))
     chosen = [pairs[index % len(pairs)] for index in range(config.samples)]
     options = CompositionConfig()
     plain = MattingDataset(pairs, transform)
@@ -99,7 +99,7 @@ def measured(config: LoaderBenchmarkConfig, pairs: Sequence[Pair]) -> dict[str, 
         "read the alpha": each(lambda i: read_alpha(chosen[i].alpha)),
         "crop and resize the image": each(lambda i: transform.cut(images[i % count], views[i % count])),
         "crop and resize the alpha": each(lambda i: transform.cut(alphas[i % count], views[i % count])),
-        "blur, colour, noise, JPEG, to float": each(lambda i: transform.finish(*small[i % count], rng)),
+        "blur, colour, noise, JPEG": each(lambda i: transform.finish(*small[i % count], rng)),
         "collate, of each image": each(lambda i: default_collate(batch)) / BATCH,
         "sample, photograph": each(lambda i: plain[i, i % len(pairs)]),
         "sample, composite": each(lambda i: always[i, i % len(pairs)]),

@@ -53,10 +53,11 @@ def blur(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def add_noise(rgb: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
     """Independent Gaussian noise of `std` levels, of 255, on uint8 (H, W, 3)."""
-    noise = rng.standard_normal(rgb.shape, dtype=np.float32)
-    noise *= std
-    noise += rgb
-    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+    height, width, channels = rgb.shape
+    noise = np.empty((height, width * channels), np.int16)  # one channel: `randn` has a strength for each
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    cv2.randn(noise, 0, std)  # thrice as fast as NumPy's
+    return cv2.add(rgb, noise.reshape(rgb.shape), dtype=cv2.CV_8U)
 
 
 def recompress(rgb: np.ndarray, quality: int) -> np.ndarray:

@@ -16,9 +16,12 @@ from utils.trimaps import random_trimap
 
 
 class Sample(NamedTuple):
-    """What the loader yields: image float32 (3, H, W) normalised, alpha float32 (1, H, W) in [0, 1], name."""
+    """What the loader yields: rgb uint8 (3, H, W), alpha float32 (1, H, W) in [0, 1], name.
 
-    image: torch.Tensor
+    `Preprocess.normalise` makes an image of rgb, on the device.
+    """
+
+    rgb: torch.Tensor
     alpha: torch.Tensor
     name: str
 
@@ -26,7 +29,7 @@ class Sample(NamedTuple):
 class TrimapSample(NamedTuple):
     """A `Sample` with a trimap, uint8 (1, H, W) of 0, 128 and 255."""
 
-    image: torch.Tensor
+    rgb: torch.Tensor
     alpha: torch.Tensor
     trimap: torch.Tensor
     name: str
@@ -82,14 +85,14 @@ class MattingDataset(Dataset[Sample]):
 
 
 class AlphaDataset(MattingDataset):
-    """The alphas alone, for the teacher: no photograph is read, and `Sample.image` is empty, (3, 0, 0)."""
+    """The alphas alone, for the teacher: no photograph is read, and `Sample.rgb` is empty, (3, 0, 0)."""
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """Makes a sample, as `MattingDataset` does."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         alpha = read_alpha(self.pairs[index].alpha, max_pixels=self.max_pixels)
         alpha = self.transform.alpha(alpha, seeded_rng(self.seed, epoch, index))
-        return Sample(torch.empty(3, 0, 0), alpha, self.pairs[index].name)
+        return Sample(torch.empty(3, 0, 0, dtype=torch.uint8), alpha, self.pairs[index].name)
 
 
 class WithTrimaps(Dataset[TrimapSample]):
@@ -114,7 +117,7 @@ class WithTrimaps(Dataset[TrimapSample]):
         rng = seeded_rng("trimap", self.dataset.seed, epoch, index)
         alpha = quantise(sample.alpha[0].numpy()) / np.float32(255)
         trimap = torch.from_numpy(random_trimap(alpha, rng, self.kernel_px))[None]
-        return TrimapSample(sample.image, sample.alpha, trimap, sample.name)
+        return TrimapSample(sample.rgb, sample.alpha, trimap, sample.name)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -196,7 +196,7 @@ def _to_unit(path: Path, values: np.ndarray) -> np.ndarray:
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise UserError(f"{path}: a floating-point alpha must lie in [0, 1]; rescale it")
         return np.ascontiguousarray(values)
-    return np.ascontiguousarray(values, dtype=np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32, order="C")
 
 
 def quantise(alpha: np.ndarray) -> np.ndarray:

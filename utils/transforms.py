@@ -50,17 +50,16 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
 class EvalTransform:
     """Image and alpha as the coarse stage sees them, without any augmentation."""
 
-    def __init__(self, preprocess: Preprocess):
-        self.preprocess = preprocess
+    def __init__(self, image_size: int):
+        self.size = [image_size] * 2
 
     def __call__(self, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Takes and returns what `TrainTransform` does; `rng` is not used."""
-        return self.preprocess.coarse(to_tensor(rgb)), self.alpha(alpha, rng)
+        return F.resize(to_tensor(rgb), self.size, antialias=True), self.alpha(alpha, rng)
 
     def alpha(self, alpha: np.ndarray, rng: np.random.Generator) -> Tensor:
         """The alpha alone."""
-        size = [self.preprocess.image_size] * 2
-        return F.resize(torch.from_numpy(alpha)[None], size, antialias=True).clamp_(0, 1)
+        return F.resize(torch.from_numpy(alpha)[None], self.size, antialias=True).clamp_(0, 1)
 
 
 class View(NamedTuple):
@@ -77,7 +76,7 @@ class TrainTransform:
     pictures as distorted as inference will, and the whole picture among them.
 
     Args:
-        preprocess: Gives size and normalisation.
+        image_size: Side of the square that is made, S px.
         flip_probability: Of a left-right flip.
         crop_scale: Smallest and largest share of the picture's area that is seen.
         crop_ratio: Smallest and largest factor on the crop's aspect ratio, 1 being the picture's own.
@@ -95,7 +94,7 @@ class TrainTransform:
 
     def __init__(
         self,
-        preprocess: Preprocess,
+        image_size: int,
         *,
         flip_probability: float,
         crop_scale: tuple[float, float],
@@ -111,7 +110,7 @@ class TrainTransform:
         jpeg_quality: tuple[int, int],
         dilate_px: int = 0,
     ):
-        self.preprocess = preprocess
+        self.size = [image_size] * 2
         self.flip_probability = flip_probability
         self.crop_scale = crop_scale
         self.crop_ratio = crop_ratio
@@ -130,13 +129,14 @@ class TrainTransform:
             rng: Source of all randomness.
 
         Returns:
-            Image (3, S, S), normalised float32, and alpha (1, S, S) float32 in [0, 1], S = image_size.
+            uint8 (3, S, S), which is a quarter of what normalised floats would be on their way to the device, and alpha
+            float32 (1, S, S) in [0, 1].
         """
         view = self.view(alpha.shape, rng)
         return self.finish(self.cut(rgb, view), self.cut(alpha, view), rng)
 
     def finish(self, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Blur, colour, noise, JPEG, dilation and normalisation of what `cut` gave or was composed of it."""
+        """Blur, colour, noise, JPEG and dilation of what `cut` gave or was composed of it."""
         if rng.random() < self.blur_probability:
             radius = rng.uniform(0.5, max(0.5, self.blur_px))
             kernel = defocus_kernel(radius) if rng.random() < 0.5 else motion_kernel(radius, rng.uniform(0, math.pi))
@@ -146,7 +146,7 @@ class TrainTransform:
             rgb = add_noise(rgb, rng.uniform(0, self.noise_std), rng)
         if rng.random() < self.jpeg_probability:
             rgb = recompress(rgb, int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[1], endpoint=True)))
-        return self.preprocess.normalise(to_tensor(rgb)), self._target(alpha)
+        return to_tensor(rgb), self._target(alpha)
 
     def alpha(self, alpha: np.ndarray, rng: np.random.Generator) -> Tensor:
         """The alpha alone, cropped and never blurred: for the teacher, who needs no picture."""
@@ -164,8 +164,7 @@ class TrainTransform:
     def cut(self, picture: np.ndarray, view: View) -> np.ndarray:
         """What is seen of uint8 (H, W, 3) or float32 (H, W), resized to (S, S, 3) or (S, S)."""
         tensor = torch.from_numpy(picture)[None] if picture.ndim == 2 else to_tensor(picture)
-        size = [self.preprocess.image_size] * 2
-        tensor = F.resized_crop(tensor, *view.window, size, antialias=True)
+        tensor = F.resized_crop(tensor, *view.window, self.size, antialias=True)
         tensor = F.horizontal_flip(tensor) if view.flip else tensor
         if picture.ndim == 2:
             return tensor[0].clamp_(0, 1).contiguous().numpy()
