@@ -188,8 +188,10 @@ class Config:
         if not 1 <= self.augment.jpeg_quality[0] <= self.augment.jpeg_quality[1] <= 100:
             raise ValueError("--jpeg-quality: give two qualities, 1 <= lowest <= highest <= 100")
         composition = self.composition
-        if composition.backgrounds is None and composition.foregrounds is not None:
-            raise ValueError("--foregrounds has no effect without --backgrounds: give both")
+        if composition.backgrounds is None:
+            for each in fields(composition):
+                if getattr(composition, each.name) != each.default:
+                    raise ValueError(f"--{each.name.replace('_', '-')} has no effect without --backgrounds: give both")
         if composition.backgrounds is not None and composition.background_probability == 0:
             raise ValueError("--background-probability 0 leaves --backgrounds without effect: leave one of them out")
         if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
@@ -327,17 +329,17 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 def _require(rule: str, holds: Callable[[float], bool], section: Any, *names: str) -> None:
-    """Raises ValueError with the flag of the first named field whose value does not hold."""
+    """Raises ValueError with the flag of the first named field that is given and whose value does not hold."""
     for name in names:
         value = getattr(section, name)
-        if not holds(value):
+        if value is not None and not holds(value):
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be {rule}")
 
 
 def _require_kernels(diameters_px: tuple[int, int], flag: str) -> None:
-    """Raises ValueError unless these are a least and a greatest kernel diameter."""
-    if not 1 <= diameters_px[0] <= diameters_px[1]:
-        raise ValueError(f"{flag}: give two diameters, 1 <= least <= greatest")
+    """Raises ValueError unless these are a least and a greatest kernel diameter: the time grows with their square."""
+    if not 1 <= diameters_px[0] <= diameters_px[1] <= 500:
+        raise ValueError(f"{flag}: give two diameters, 1 <= least <= greatest <= 500")
 
 
 def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Config:
@@ -390,10 +392,9 @@ class EvalConfig:
             raise ValueError("--benchmarks: name at least one")
         if self.resume and self.overwrite:
             raise ValueError("--overwrite contradicts --resume: choose one of them")
-        _require("at least 1", lambda v: v >= 1, self, "trimap_kernel_px", "max_pixels")
-        _require("0 or more", lambda v: v >= 0, self, "examples")
-        if self.num_workers is not None:
-            _require("0 or more", lambda v: v >= 0, self, "num_workers")
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        _require("from 1 to 500", lambda v: 1 <= v <= 500, self, "trimap_kernel_px")
+        _require("0 or more", lambda v: v >= 0, self, "examples", "num_workers")
 
 
 @dataclass(frozen=True)
@@ -442,8 +443,8 @@ class PreprocessConfig:
     source: Path | None = None  # the unpacked dataset, as published; default: the folder DATASET
     target: Path | None = None  # train/ val/ test/ are made here; default: DATASET_Flat
     splits: tuple[str, ...] = ()  # published sets to take, such as DIS-TR DIS-VD, or train, val, test; default: all
-    link: bool = False  # hard-link instead of copying: instant, no disk space, same disk only
-    max_side: int | None = None  # px; shrink what is longer, image and alpha, with the area filter
+    link: bool = False  # hard-link instead of copying: instant, no disk space, same disk only; copies become links
+    max_side: int | None = None  # px; shrink what is longer, with the area filter: to 8 bits, all but JPEG to PNG
     num_workers: int | None = None  # processes; one a CPU core if not given
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
@@ -451,10 +452,7 @@ class PreprocessConfig:
         """Raises ValueError, one line with the flag and the remedy."""
         if self.link and self.max_side is not None:
             raise ValueError("--link contradicts --max-side: a shrunken image is a new file; choose one of them")
-        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
-        for name in ("max_side", "num_workers"):
-            if getattr(self, name) is not None:
-                _require("at least 1", lambda v: v >= 1, self, name)
+        _require("at least 1", lambda v: v >= 1, self, "max_side", "num_workers", "max_pixels")
 
 
 @dataclass(frozen=True)
@@ -473,10 +471,8 @@ class CheckConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+        _require("at least 1", lambda v: v >= 1, self, "num_workers", "max_pixels")
         _require("0 or more", lambda v: v >= 0, self, "sheet_pairs")
-        if self.num_workers is not None:
-            _require("at least 1", lambda v: v >= 1, self, "num_workers")
 
 
 @dataclass(frozen=True)
@@ -495,9 +491,7 @@ class SolveConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
-        if self.num_workers is not None:
-            _require("at least 1", lambda v: v >= 1, self, "num_workers")
+        _require("at least 1", lambda v: v >= 1, self, "num_workers", "max_pixels")
 
 
 @dataclass(frozen=True)
@@ -510,8 +504,7 @@ class ComposeConfig:
     output: Path = Path("composed")  # train/ and test/ are made here, each with im/ gt/ trimap/
     per_foreground: int = 20  # composites of each foreground, on as many backgrounds
     test_share: float = 0.0  # of foregrounds and of backgrounds, kept for test/ alone; 1: all
-    solve: Literal["multilevel", "blur-fusion", "none"] | None = None  # of the foregrounds' own colours; default:
-    # multilevel with --alphas, none for cut-outs, which show them already
+    solve: Literal["multilevel", "blur-fusion", "none"] | None = None  # their colours; multilevel if there are --alphas
     trimap_kernel_px: tuple[int, int] = (3, 25)  # erosion of the certain regions: an ellipse of a random diameter
     image_format: Literal["png", "jpg"] = "png"  # of im/; jpg: quality 95, a quarter of the space
     max_side: int | None = None  # px; shrink longer foregrounds first, with the area filter
@@ -528,10 +521,7 @@ class ComposeConfig:
         _require_kernels(self.trimap_kernel_px, "--trimap-kernel-px")
         _require("from 0 to 1", lambda v: 0 <= v <= 1, self, "test_share")
         _require("0 or more", lambda v: v >= 0, self, "seed")
-        _require("at least 1", lambda v: v >= 1, self, "per_foreground", "max_pixels")
-        for name in ("max_side", "num_workers"):
-            if getattr(self, name) is not None:
-                _require("at least 1", lambda v: v >= 1, self, name)
+        _require("at least 1", lambda v: v >= 1, self, "per_foreground", "max_side", "num_workers", "max_pixels")
 
 
 @dataclass(frozen=True)
@@ -550,9 +540,7 @@ class TrimapConfig:
         """Raises ValueError, one line with the flag and the remedy."""
         _require_kernels(self.kernel_px, "--kernel-px")
         _require("0 or more", lambda v: v >= 0, self, "seed")
-        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
-        if self.num_workers is not None:
-            _require("at least 1", lambda v: v >= 1, self, "num_workers")
+        _require("at least 1", lambda v: v >= 1, self, "num_workers", "max_pixels")
 
 
 @dataclass(frozen=True)
@@ -625,11 +613,58 @@ class LoaderBenchmarkConfig:
         """Raises ValueError, one line with the flag and the remedy."""
         if self.data_root is None and (not self.long_sides or min(self.long_sides) < 4):
             raise ValueError("--long-sides: give at least one length, in pixels")
+        if self.data_root is None and self.dataset != "custom":
+            raise ValueError(f"--dataset {self.dataset} has no effect without --data-root: give both")
         if not self.workers or min(self.workers) < 1:
             raise ValueError("--workers: give numbers of processes, each at least 1")
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"--image-size {self.image_size}: must be a multiple of 32")
         _require("at least 1", lambda v: v >= 1, self, "samples")
+
+
+@dataclass(frozen=True)
+class ForegroundBenchmarkConfig:
+    """tools/benchmark_foreground.py."""
+
+    methods: tuple[ForegroundMethod, ...] = ("multilevel", "blur-fusion")
+    pictures: int = 18  # embedded ones, none of the training set
+    long_side: int = 640  # px, of 4:3 pictures
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if not self.methods:
+            raise ValueError("--methods: name at least one")
+        _require("at least 1", lambda v: v >= 1, self, "pictures")
+        _require("at least 4", lambda v: v >= 4, self, "long_side")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """tools/benchmark.py."""
+
+    presets: tuple[str, ...] = ("tsr-tiny", "tsr")  # of train.py; their networks, with random weights
+    sizes: tuple[str, ...] = ("1024x1024", "2048x2048", "3840x2160")  # of the photographs, WIDTHxHEIGHT px
+    precisions: tuple[Precision, ...] = ("fp32",)  # of the networks' arithmetic
+    dense: bool = False  # refine everything, too, beside only what is routed
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    threads: int | None = None  # of the CPU; one a core if not given
+    seconds: float = 5.0  # to time each case for, at least; and at least three calls
+    out: Path | None = None  # benchmark.json and benchmark.png are written here
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        for preset in self.presets:
+            if preset not in PRESETS:
+                raise ValueError(f"--presets {preset}: unknown; choose from {', '.join(PRESETS)}")
+        for size in self.sizes:
+            sides = size.split("x")
+            if len(sides) != 2 or not all(side.isdecimal() and int(side) >= 1 for side in sides):
+                raise ValueError(f"--sizes {size}: give WIDTHxHEIGHT in pixels, such as 3840x2160")
+        for flag, values in (("presets", self.presets), ("sizes", self.sizes), ("precisions", self.precisions)):
+            if not values:
+                raise ValueError(f"--{flag}: name at least one")
+        _require("above 0", lambda v: 0 < v < inf, self, "seconds")
+        _require("at least 1", lambda v: v >= 1, self, "threads")
 
 
 # ---------------------------------------------------------------------------------------------------- command lines

@@ -20,7 +20,7 @@ import numpy as np
 from config import RUNS, EvalConfig, parse_cli
 from utils.cases import BYTES_PER_PIXEL, Case, Method, Task, check_cases, read_photograph, score_case
 from utils.errors import UserError, printable, run_script
-from utils.files import remove_stale, require_writable
+from utils.files import remove_stale, require_apart, require_writable
 from utils.gallery import Gallery
 from utils.names import match_names, pair_by_name, shorten
 from utils.pairs import find_benchmark, list_benchmark, present_benchmarks, resolve_benchmark
@@ -194,16 +194,13 @@ def refuse_inputs_as_output(config: EvalConfig, benchmarks: Sequence[Benchmark])
     """Results among the inputs would be taken for images of the set the next time.
 
     Raises:
-        UserError: --out is, or lies in, a folder that images are read from.
+        UserError: --out is, or lies in, a folder that images are read from, or one lies where trimaps are written.
     """
     files = (path for benchmark in benchmarks for case in benchmark.cases for path in case.files().values())
     given = (config.predictions, config.ground_truth, config.trimaps, config.images)
-    out = Path(os.path.realpath(config.out))
-    for folder in {*(path.parent for path in files), *(folder for folder in given if folder is not None)}:
-        if out.is_relative_to(os.path.realpath(folder)):
-            raise UserError(f"--out {config.out} lies in {folder}, where images are read; choose another folder")
-        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(trimap_folder(config))):
-            raise UserError(f"--out {config.out}: trimaps would be written to {folder}, where images are read")
+    folders = [*(folder for folder in given if folder is not None), *dict.fromkeys(path.parent for path in files)]
+    require_apart(config.out, "--out", folders, may_hold=True)
+    require_apart(trimap_folder(config), "--out: its folder", folders)
 
 
 def checked(

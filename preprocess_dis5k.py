@@ -9,6 +9,7 @@ from pathlib import Path
 
 from config import PreprocessConfig, parse_cli
 from utils.errors import printable, run_script
+from utils.names import counted
 from utils.pairs import find_layout
 from utils.parallel import cpu_cores
 from utils.preprocess import flatten
@@ -18,8 +19,9 @@ def main() -> int:
     config = parse_cli(PreprocessConfig, prog="preprocess_dis5k.py", description=__doc__)
     layout = find_layout(config.dataset)
     target = config.target or Path(f"{layout.name}_Flat")
+    source = config.source or Path(layout.name)
     result = flatten(
-        config.source or Path(layout.name),
+        source,
         target,
         layout,
         splits=config.splits,
@@ -29,12 +31,15 @@ def main() -> int:
         max_pixels=config.max_pixels,
     )
     for place, count in result.pairs.items():
-        print(f"{target / place}: {count} pairs")
-    print(f"{result.made} files made, {result.kept} were there")
+        print(f"{target / place}: {counted(count, 'pair')}")
+    for split in result.absent:
+        print(f"{source}: no {split} set")
+    print(f"{counted(result.made, 'file')} made, {result.kept} already there")
     for failure in result.failed:
         print(f"failed: {printable(failure)}", file=sys.stderr)
     if result.failed:
-        print(f"{len(result.failed)} samples failed; run again when the cause is removed", file=sys.stderr)
+        failed = counted(len(result.failed), "sample")
+        print(f"{failed} failed; run again when the cause is removed", file=sys.stderr)
     return 1 if result.failed else 0
 
 

@@ -6,12 +6,14 @@ python train.py ... --resume                     continues the run in --run-dir
 """
 
 import hashlib
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -21,7 +23,7 @@ from tqdm import tqdm
 
 from config import RUNS, Config, EmbeddedConfig, parse_train
 from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
-from utils.backgrounds import NewBackgrounds, find_backgrounds
+from utils.backgrounds import NewBackgrounds, find_backgrounds, find_foregrounds
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.checks import cache_file, check_dataset, list_dataset, require_usable
 from utils.datasets import AlphaDataset, EpochSampler, MattingDataset
@@ -30,7 +32,7 @@ from utils.evaluation import evenly_spaced, predictions
 from utils.inference import Predictor, autocast, select_device
 from utils.losses import MattingLoss
 from utils.metrics import sad
-from utils.names import match_names, shorten
+from utils.names import shorten
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 from utils.pairs import NotFound, Pair, find_layout
 from utils.plots import Preview, save_curves, save_previews
@@ -73,6 +75,7 @@ class Learner:
 
 def main() -> int:
     config = parse_train()
+    cv2.setNumThreads(1)  # pictures are read in parallel; threads of OpenCV's own would compete, and survive no fork
     run, optim = config.run, config.optim
     device = select_device(run.device)
     folder = RunFolder(run.run_dir, resume=run.resume)
@@ -87,7 +90,7 @@ def main() -> int:
             print(f"{folder.last}: all {optim.epochs} epochs are done; the best checkpoint is {folder.best}")
             return 0
     train_pairs, val_pairs, problems = find_data(config)
-    backgrounds = find_new_backgrounds(config, train_pairs)
+    backgrounds = find_new_backgrounds(config, train_pairs, val_pairs)
 
     preprocess = Preprocess(image_size=config.data.image_size)
     learner = build_learner(config, folder, device)
@@ -102,7 +105,8 @@ def main() -> int:
     first_epoch, step, best_sad, data = 0, 0, float("inf"), fingerprint(train_pairs, val_pairs, backgrounds)
     if checkpoint:
         if checkpoint["data"] != data:
-            raise UserError(f"--resume: {folder.last} was trained on other pictures than {config.data.data_root} holds")
+            where = " and ".join(str(each) for each in (config.data.data_root, config.composition.backgrounds) if each)
+            raise UserError(f"--resume: {folder.last} was trained on other pictures than {where} holds")
         learner.restore(checkpoint, folder.last)
         first_epoch, step, best_sad = (checkpoint[key] for key in ("epoch", "step", "best_sad"))
 
@@ -112,8 +116,7 @@ def main() -> int:
 
     if not checkpoint:
         folder.write_json("config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
-        if problems:
-            write_problems(folder.path / "problems.csv", problems)
+        write_problems(folder.path / "problems.csv", problems)
         save(folder.last, 0)  # from here on, --resume continues
     log = Table(folder.path / "log.csv", keep_up_to=step)
     validation_log = Table(folder.path / "validation.csv", keep_up_to=step)
@@ -268,7 +271,9 @@ def find_data(config: Config) -> tuple[list[Pair], list[Pair], list[Problem]]:
     try:
         dataset = list_dataset(data.data_root, layout.name, ("train", held_out))
     except NotFound as error:
-        held_out = "test"  # a composed set, say, or a flattened HRSOD
+        if layout.name != "Custom":  # the others' layouts say themselves what to validate on
+            raise
+        held_out = "test"  # a composed set, say
         try:
             dataset = list_dataset(data.data_root, layout.name, ("train", held_out))
         except NotFound:
@@ -284,20 +289,22 @@ def find_data(config: Config) -> tuple[list[Pair], list[Pair], list[Problem]]:
     return pairs["train"], pairs[held_out], check.problems
 
 
-def find_new_backgrounds(config: Config, train_pairs: list[Pair]) -> NewBackgrounds | None:
+def find_new_backgrounds(config: Config, train_pairs: list[Pair], val_pairs: list[Pair]) -> NewBackgrounds | None:
     """What composes new pictures, if --backgrounds asks for it; all files found and checked."""
     options, max_pixels = config.composition, config.data.max_pixels
     if options.backgrounds is None:
         return None
+    backgrounds = find_backgrounds(options.backgrounds, max_pixels=max_pixels)
+    taken = {os.path.realpath(pair.image) for pair in (*train_pairs, *val_pairs)}
+    if shared := [path.name for path in backgrounds if os.path.realpath(path) in taken]:
+        raise UserError(
+            f"--backgrounds {options.backgrounds}: {len(shared)} are images of the dataset ({shorten(shared)}), whose "
+            f"subjects would be taken for background; give photographs without a subject"
+        )
     foregrounds: dict[str, Path] = {}
     if options.foregrounds is not None:
-        foregrounds, lacking = match_names([pair.name for pair in train_pairs], options.foregrounds, "--foregrounds")
-        if lacking:
-            raise UserError(
-                f"--foregrounds {options.foregrounds}: {len(lacking)} of {len(train_pairs)} are missing there "
-                f"({shorten(lacking)}); run python -m tools.solve_foreground again, or leave out --foregrounds"
-            )
-    files = {"backgrounds": find_backgrounds(options.backgrounds, max_pixels=max_pixels), "foregrounds": foregrounds}
+        foregrounds = find_foregrounds(options.foregrounds, train_pairs, max_pixels=max_pixels)
+    files = {"backgrounds": backgrounds, "foregrounds": foregrounds}
     return NewBackgrounds(**{**asdict(options), **files}, max_pixels=max_pixels)
 
 

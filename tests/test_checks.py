@@ -1,8 +1,10 @@
 """The preflight: every fault is found, named once, with a remedy; what is sound is never accused."""
 
 import csv
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from utils.duplicates import Signature, find_duplicates
 from utils.errors import UserError
 from utils.images import quantise, read_alpha, read_rgb, write_image
 from utils.inspection import looks_inverted
-from utils.pairs import find_pairs
+from utils.pairs import Pair, find_pairs
 from utils.problems import Problem, write_problems
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -94,9 +96,9 @@ def wrong_checksum(path: Path) -> None:
     path.write_bytes(data)
 
 
-def sideways(image: Path) -> None:
+def sideways(image: Path, orientation: int = 6) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.open(image).save(image, exif=exif)
 
 
@@ -144,6 +146,12 @@ FAULTS: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
     "inverted": (lambda im, gt: write_image(gt, 255 - disc()), "inverted", "gt"),
     "faint": (lambda im, gt: write_image(gt, disc() // 3), "faint", "gt"),
     "alpha as JPEG": (lambda im, gt: jpeg(gt), "alpha-jpeg", "gt"),
+    "upside down": (lambda im, gt: sideways(im, 3), "exif", "im"),
+    "mirrored": (lambda im, gt: sideways(im, 2), "exif", "im"),
+    "square and sideways": (lambda im, gt: (both(im, gt, 64, 64), sideways(im)), "exif", "im"),
+    "image of another type": (lambda im, gt: im.rename(im.with_suffix(".HEIC")), "other-type", "im"),
+    "alpha of another type": (lambda im, gt: gt.rename(gt.with_suffix(".gif")), "other-type", "gt"),
+    "both of another type": (lambda im, gt: (im.unlink(), gt.rename(gt.with_suffix(".psd"))), "other-type", "gt"),
     "small": (lambda im, gt: both(im, gt, 31, 40), "small", "im"),
     "elongated": (lambda im, gt: both(im, gt, 33, 265), "elongated", "im"),
 }
@@ -174,6 +182,16 @@ SOUND: dict[str, Callable[[Path, Path], object]] = {
         sideways(im),
         Image.fromarray(disc()).transpose(Image.Transpose.ROTATE_270).save(gt),
     ),
+    "upright and sideways": lambda im, gt: (
+        sideways(im),
+        write_image(gt, disc(WIDTH, HEIGHT)),
+    ),
+    "both upside down": lambda im, gt: (sideways(im, 3), sideways(gt, 3)),
+    "jfif": lambda im, gt: jpeg(im).rename(im.with_suffix(".jfif")),
+    "other files beside": lambda im, gt: [
+        path.write_bytes(b"x")
+        for path in (im.with_name(".b.heic"), im.with_suffix(".txt"), gt.with_suffix(".json"), gt.with_suffix(".psd"))
+    ],
     "least size": lambda im, gt: both(im, gt, 32, 256),
     "half opaque": lambda im, gt: write_image(gt, disc() // 2 + disc() % 2),
 }
@@ -184,6 +202,42 @@ def test_unusual_but_sound_files_are_not_accused(form: str, root: Path) -> None:
     SOUND[form](root / "train/im/b.png", root / "train/gt/b.png")
     result = check(root)
     assert found(result) == [] and names(result) == "train:abc val:vw"
+
+
+def test_a_file_of_another_type_is_named_with_its_extension_and_its_partner_is_not_accused(root: Path) -> None:
+    (root / "train/im/b.png").rename(root / "train/im/b.heic")
+    (root / "train/gt/c.png").rename(root / "train/gt/c.gif")
+    (root / "val/im/sub").mkdir()
+    for path in ("val/im/sub/x.avif", "val/gt/sub.tga"):
+        (root / path).write_bytes(b"x")
+    result = check(root)
+    assert found(result) == [(name, "other-type") for name in ("train/b", "train/c", "val/sub", "val/sub/x")]
+    assert "other-type   4: train/b.heic, train/c.gif, val/sub.tga, 1 more" in result.summary()
+    assert all("convert to PNG or JPEG" in problem.message for problem in result.problems)
+    assert names(result) == "train:a val:vw"
+
+
+def test_likely_causes_are_told(root: Path) -> None:
+    sideways(root / "train/im/a.png")
+    write_image(root / "train/gt/b.png", disc().astype(np.uint16))
+    write_image(root / "train/gt/c.png", disc() // 255)
+    write_image(root / "val/gt/v.png", disc(HEIGHT, WIDTH - 1))
+    sideways(root / "val/im/v.png")
+    messages = {problem.name: problem.message for problem in check(root).problems}
+    assert "turned by EXIF" in messages["a"] and "EXIF" not in messages["v"]
+    assert "8-bit values in a 16-bit file" in messages["b"] and "16-bit" not in messages["c"]
+
+
+def test_swapped_folders_are_told(root: Path) -> None:
+    assert "look swapped" not in check(root).summary()
+    (root / "train/im").rename(root / "train/x")
+    (root / "train/gt").rename(root / "train/im")
+    (root / "train/x").rename(root / "train/gt")
+    summary = check(root).summary()
+    assert summary.count("look swapped") == 1 and "  train: im/ and gt/ look swapped" in summary
+    for name in "ab":  # colour for alphas, but beside photographs in colour
+        write_image(root / "train/im" / f"{name}.png", picture(5))
+    assert "look swapped" not in check(root).summary()
 
 
 def test_both_files_of_a_pair_can_be_at_fault(root: Path) -> None:
@@ -350,6 +404,20 @@ def test_copies_are_found_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch)
     assert find_duplicates([*signatures[:40], *wide]) == []  # as another crop
 
 
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_copies_are_one_group_when_the_last_of_them_opens_a_block(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The five before it have nearer neighbours than it."""
+    monkeypatch.setattr(duplicates, "_BLOCK", block)
+    rng = np.random.default_rng(1)
+    others = [rng.integers(0, 120, (16, 16), dtype=np.uint8) for _ in range(-5 % block)]  # all darker
+    base = rng.integers(60, 200, (16, 16), dtype=np.uint8)
+    near = [base.copy() for _ in range(5)]
+    for number, copied in enumerate(near):
+        copied[0, number] += 1
+    signatures = [Signature(str(i), each, 1.5) for i, each in enumerate([*others, *near, base + 2])]
+    assert [group.members for group in find_duplicates(signatures)] == [[len(others) + i for i in range(6)]]
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real photographs at {SHARED}")
 def test_frames_of_one_video_are_no_duplicates_but_their_copies_are(tmp_path: Path) -> None:
     originals = [pair.image for pair in find_pairs(SHARED / "real", "custom", "val")]
@@ -402,8 +470,46 @@ def test_the_splits_that_are_there_are_taken_and_a_named_one_must_be(root: Path)
         list_dataset(root, "custom", ("train", "test"))
     with pytest.raises(UserError, match="did you mean val"):
         list_dataset(root, "custom", ("vall",))
-    with pytest.raises(UserError, match="no Custom train images"):
-        list_dataset(root / "train" / "im", "custom")
+    with pytest.raises(UserError, match=r"no Custom train images.*folders there: gt, im;"):
+        list_dataset(root / "train", "custom", ("train",))
+
+
+@pytest.mark.parametrize(("split", "status"), [("test", 0), ("val", 1), ("train", 1)])
+@pytest.mark.parametrize("how", ["no gt", "empty"])
+def test_a_broken_split_does_not_keep_the_others_from_being_checked(
+    how: str, split: str, status: int, root: Path, run: Callable, refused: Callable
+) -> None:
+    shutil.rmtree(root / split, ignore_errors=True)
+    (root / split / "im").mkdir(parents=True)
+    if how == "empty":
+        (root / split / "gt").mkdir()
+    finished = run(check_data.main, "--data-root", root, "--sheet-pairs", 0)
+    assert finished.status == status and f"  {split}: not checked: Custom {split}: no " in finished.out
+    assert ("train.py cannot use this" in finished.out) == bool(status)
+    for other in {"train", "val"} - {split}:
+        assert f"  {other}: {3 if other == 'train' else 2} pairs" in finished.out
+    assert f"Custom {split}" in refused(check_data.main, "--data-root", root, "--splits", "train", "val", split)
+
+
+def test_trees_that_cannot_be_trained_on_are_told(root: Path, run: Callable, tmp_path: Path) -> None:
+    def said(root: Path, *options: str) -> tuple[int, str]:
+        finished = run(check_data.main, "--data-root", root, "--sheet-pairs", 0, *options)
+        return finished.status, finished.out.splitlines()[-1]
+
+    says = "no train/ found: train.py cannot use this; folders here: gt, im"
+    assert said(root / "train") == (1, says)  # without splits, which is a test set
+    assert said(root / "train", "--splits", "test")[0] == 0
+    for kind in ("im", "gt"):
+        shutil.copytree(root / "train" / kind, tmp_path / "inside" / kind / "train")
+    assert said(tmp_path / "inside") == (1, says)
+    (root / "val").rename(root / "validation")
+    says = "no val/ or test/ found: train.py cannot use this; folders here: train, validation"
+    assert said(root) == (1, says)
+    (root / "validation").rename(root / "test")
+    assert said(root)[0] == 0  # train.py validates on it
+    shutil.copytree(root / "train/im", tmp_path / "ppm/image")
+    shutil.copytree(root / "train/gt", tmp_path / "ppm/matte")
+    assert said(tmp_path / "ppm", "--dataset", "ppm-100")[0] == 0  # a test set only
 
 
 # ------------------------------------------------------------------------------------------------- the cache
@@ -420,6 +526,18 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(checks, "inspect_pair", watched)
     return read
+
+
+def interrupt_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when a pair of this name is to be read."""
+    inspect = inspection.inspect_pair
+
+    def interrupted(pair: Pair, max_pixels: int) -> object:
+        if pair.name == name:
+            raise KeyboardInterrupt
+        return inspect(pair, max_pixels)
+
+    monkeypatch.setattr(checks, "inspect_pair", interrupted)
 
 
 @pytest.fixture
@@ -474,6 +592,60 @@ def test_checks_of_another_version_do_not_count(root: Path, tmp_path: Path, monk
     assert len(read) == 5
 
 
+def remembered(cache: Path) -> int:
+    return len(cache.read_text().splitlines())
+
+
+def test_a_check_of_one_split_leaves_what_is_known_of_others(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "x.jsonl"
+    check(root, cache=cache)
+    check(root, cache=cache, splits=("val",), recheck=True)
+    assert remembered(cache) == 5
+    check(root, cache=cache, splits=("val",), max_pixels=MAX_PIXELS - 1)
+    read = watch(monkeypatch)
+    check(root, cache=cache)
+    assert read == []
+    check(root, cache=cache, max_pixels=MAX_PIXELS - 1)
+    assert sorted(read) == ["a", "b", "c"]
+    (root / "val/im/v.png").unlink()
+    (root / "val/gt/v.png").unlink()
+    check(root, cache=cache, recheck=True)
+    assert remembered(cache) == 4 + 4  # nothing twice, and nothing of what is gone
+
+
+def test_an_interrupted_recheck_is_continued(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "x.jsonl"
+    check(root, cache=cache)
+    interrupt_at("c", monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        check(root, cache=cache, num_workers=1, recheck=True)
+    read = watch(monkeypatch)
+    check(root, cache=cache)
+    assert sorted(read) == ["c", "v", "w"]
+
+
+@pytest.mark.parametrize("file", ["train/im/b.png", "train/gt/b.png"])
+def test_a_file_that_cannot_be_opened_is_tried_again(
+    file: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its size nor its time of change tells that it can be, now."""
+    opened = Path.open
+
+    def too_many(path: Path, *args: object, **options: object) -> object:
+        if path == root / file:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", too_many)
+        result = check(root, cache=tmp_path / "x.jsonl")
+    assert found(result) == [("train/b", "unreadable")] and "Too many open files" in result.problems[0].message
+    read = watch(monkeypatch)
+    assert found(check(root, cache=tmp_path / "x.jsonl")) == [] and read == ["b"]
+
+
 @pytest.mark.parametrize("harm", ["garbage", "empty", "half", "types", "list", "thumbnail", "kind", "folder"])
 def test_a_damaged_cache_is_no_cache(harm: str, faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "x.jsonl"
@@ -509,14 +681,7 @@ def test_an_interrupted_check_keeps_what_it_has_read(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "x.jsonl"
-    inspect = inspection.inspect_pair
-
-    def interrupted(pair: object, max_pixels: int) -> object:
-        if pair.name == "v":
-            raise KeyboardInterrupt
-        return inspect(pair, max_pixels)
-
-    monkeypatch.setattr(checks, "inspect_pair", interrupted)
+    interrupt_at("v", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         check(root, cache=cache, num_workers=1)
     read = watch(monkeypatch)
@@ -659,7 +824,7 @@ def test_names_of_any_kind_are_printed_and_drawn(run: Callable, tmp_path: Path) 
         write_image(tmp_path / "d/train/im" / f"{name}.png", picture(number))
         write_image(tmp_path / "d/train/gt" / f"{name}.png", np.zeros_like(disc()))
     (tmp_path / "d/train/im/.hidden.jpg").write_bytes(b"")
-    finished = run(check_data.main, "--data-root", tmp_path / "d", "--output", tmp_path / "o")
+    finished = run(check_data.main, "--data-root", tmp_path / "d", "--splits", "train", "--output", tmp_path / "o")
     assert finished.status == 0 and f"{len(ODD_NAMES)} of {len(ODD_NAMES)} in train" in finished.out
     finished.out.encode()  # nothing a terminal would stumble over
 
@@ -673,6 +838,31 @@ def test_wrong_use_is_refused_before_any_work(refused: Callable, root: Path, tmp
     assert "--output" in refused(check_data.main, "--data-root", root, "--output", tmp_path / "file")
     assert "no Custom test" in refused(check_data.main, "--data-root", root, "--splits", "test")
     assert "--data-root" in refused(check_data.main, "--data-root", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [(600, 800, True), (300, 400, False), (601, 801, False)])
+def test_a_matte_is_drawn_over_its_photograph_only_at_the_same_size(
+    height: int, width: int, fits: bool, tmp_path: Path
+) -> None:
+    """Made small, a picture and its half have one size."""
+    write_image(tmp_path / "im.png", picture(0, 600, 800))
+    write_image(tmp_path / "gt.png", disc(height, width))
+    rgb, view = check_data.views(Pair("a", tmp_path / "im.png", tmp_path / "gt.png"), MAX_PIXELS)
+    assert rgb.shape == (210, 280, 3)
+    assert view.shape == ((210, 280, 3) if fits else (210, 280))
+
+
+def test_tiles_tell_sizes_and_paths_below_the_root(root: Path) -> None:
+    write_image(root / "train/gt/a.png", disc(HEIGHT, WIDTH - 1))
+    (root / "train/im/b.png").write_bytes(b"")
+    (root / "train/gt/c.png").rename(root / "train/gt/c.gif")
+    result = check(root)
+    tiles = {each.name: check_data.faulty_tile([each], result, MAX_PIXELS) for each in result.problems}
+    assert tiles["a"].caption == "size-differs: 64x48 and 63x48 · train/a"
+    assert tiles["b"].pictures[0].startswith("train/im/b.png: empty")
+    assert len(tiles["c"].pictures) == 1 and tiles["c"].pictures[0].startswith(
+        "train/gt/c.gif: a type that is not read"
+    )
 
 
 def test_every_kind_of_problem_is_on_the_sheet_before_a_second_of_one(root: Path) -> None:

@@ -18,6 +18,7 @@ from config import ComposeConfig
 from tools import compose as script
 from utils.compositing import Window, compose, cut
 from utils.composition import Recipe, Source, deal, plan_subject, shrink_subject, split_names
+from utils.files import CannotWriteError
 from utils.foreground import Colours
 from utils.images import read_alpha, read_rgb, write_image
 from utils.pairs import find_pairs
@@ -158,10 +159,36 @@ def test_long_foregrounds_are_averaged_down_with_their_alphas(max_side: int, mak
         assert max(after.shape) == max_side and abs(after.mean() - before.mean()) < 0.5 / 255 + 1e-3
         assert read_rgb(Path(f"S/train/im/{name}_1.jpg")).shape[:2] == after.shape
     rgb, alpha = read_rgb(source / "fg/a.png"), read_alpha(source / "alpha/a.png")  # 60 x 40
-    levels, shown, colours = shrink_subject(rgb, alpha, (10, 15))
+    levels, shown, colours = shrink_subject(rgb, alpha, (10, 15), solved_next=True)
     assert np.abs(colours - rgb.reshape(10, 4, 15, 4, 3).mean(axis=(1, 3))).max() <= 0.5 + 1e-6
     assert np.abs(levels / 255 - alpha.reshape(10, 4, 15, 4).mean(axis=(1, 3))).max() <= 0.5 / 255 + 1e-6
     assert np.array_equal(shown, levels / np.float32(255))
+
+
+def test_shrinking_a_cut_out_is_shrinking_its_composites(source: Path) -> None:
+    rgb, alpha = read_rgb(source / "fg/a.png"), read_alpha(source / "alpha/a.png")  # 60 x 40
+    assert ((alpha > 0) & (alpha < 1)).any() and (alpha == 0).reshape(10, 4, 15, 4).all(axis=(1, 3)).any()
+    rgb[alpha == 0] = 0  # as editors write cut-outs
+    _, shown, colours = shrink_subject(rgb, alpha, (10, 15), solved_next=False)
+    for level in (0, 255):
+        large = alpha[..., None] * rgb + (1 - alpha[..., None]) * level
+        small = compose(colours, np.full((10, 15, 3), level, np.uint8), shown)
+        assert np.abs(small - large.reshape(10, 4, 15, 4, 3).mean(axis=(1, 3))).max() <= 1.5
+    assert (colours[shown == 0] == 0).all()
+
+
+@pytest.mark.parametrize("max_side", [32, 21, 5])
+def test_a_white_cut_out_stays_white_on_white(max_side: int, run: Callable, tmp_path: Path) -> None:
+    """Its transparent pixels are black: they must not darken its edge."""
+    y, x = np.mgrid[:128, :128]
+    alpha = np.where(np.hypot(y - 63.3, x - 63.8) < 40, 255, 0).astype(np.uint8)
+    write_image(tmp_path / "cut/disc.png", np.dstack([alpha] * 4))
+    write_image(tmp_path / "white/w.png", np.full((128, 128, 3), 255, np.uint8))
+    given = ("--foregrounds", tmp_path / "cut", "--backgrounds", tmp_path / "white", "--per-foreground", 1, *HERE)
+    assert run(script.main, *given, "--output", "S", "--max-side", max_side).status == 0
+    assert (read_rgb(Path("S/train/im/disc_0.png")) == 255).all()
+    soft = read_alpha(Path("S/train/gt/disc_0.png"))
+    assert ((soft > 0) & (soft < 1)).any()
 
 
 def test_jpegs_keep_full_colour_resolution(make: Callable) -> None:
@@ -262,7 +289,7 @@ def test_interrupted_set_is_continued_and_becomes_the_same(make: Callable, monke
     assert contents("S") == contents("whole")
     before = {path: path.stat().st_mtime_ns for path in Path("S").rglob("*.png")}
     finished = make()
-    assert finished.status == 0 and "all 12 composites are there" in finished.out
+    assert finished.status == 0 and "nothing to make: 12 composites there already" in finished.out
     assert {path: path.stat().st_mtime_ns for path in Path("S").rglob("*.png")} == before
 
 
@@ -277,7 +304,9 @@ CHANGES = {
 }
 
 
-def test_sets_of_other_settings_are_never_mixed(make: Callable) -> None:
+def test_sets_of_other_settings_are_never_mixed(make: Callable, source: Path) -> None:
+    for name in NAMES[2:]:  # two foregrounds tell as much
+        (source / "fg" / f"{name}.png").unlink()
     make()
     before = contents("S")
     for key, arguments in CHANGES.items():
@@ -297,7 +326,8 @@ def test_other_sources_under_the_same_names_are_noticed(make: Callable, source: 
     retouched[:5] = 0
     write_image(source / "alpha/a.png", np.rint(retouched * 255).astype(np.uint8))
     finished = make()
-    assert finished.status == 2 and "made of other foregrounds, alphas or backgrounds (a_0.png" in finished.err
+    assert finished.status == 2 and "3 composites made of other foregrounds, alphas or backgrounds" in finished.err
+    assert "(im/a_0.png, im/a_1.png, im/a_2.png)" in finished.err  # each once, and no others
     assert contents("S") == before
     assert make("--overwrite").status == 0
     assert np.array_equal(read_alpha(Path("S/train/gt/a_2.png")), retouched)
@@ -305,7 +335,31 @@ def test_other_sources_under_the_same_names_are_noticed(make: Callable, source: 
     write_image(source / "fg/龥 last.png", rgb)
     write_image(source / "alpha/龥 last.png", alpha)
     finished = make()  # it comes last in order: the others' backgrounds stay
-    assert finished.status == 0 and "3 composites of 1 foregrounds to make, 12 are there" in finished.out
+    assert finished.status == 0 and "3 composites of 1 foreground to make, 12 are there" in finished.out
+
+
+def test_a_changed_list_of_files_is_told_from_changed_files(make: Callable, source: Path, make_pair: Callable) -> None:
+    make()
+    before = contents("S")
+    rgb, alpha = make_pair(30, 30)
+    write_image(source / "fg/0 first.png", rgb)
+    write_image(source / "alpha/0 first.png", alpha)
+    more = make()
+    assert more.status == 2 and "another list of foregrounds or backgrounds (foregrounds 4 instead of 5)" in more.err
+    assert "choose another folder" in more.err and "--overwrite" in more.err and ".png" not in more.err
+    (source / "fg/0 first.png").unlink()
+    (source / "bg/0.png").unlink()
+    fewer = make()
+    assert fewer.status == 2 and "foregrounds or backgrounds (backgrounds 10 instead of 9)" in fewer.err
+    assert contents("S") == before
+
+
+def test_a_set_whose_manifest_does_not_count_its_files_is_continued(make: Callable, source: Path) -> None:
+    make()
+    composed = manifest()
+    assert composed.pop("files") == {"foregrounds": 4, "backgrounds": 10}
+    Path("S/train/manifest.json").write_text(json.dumps(composed))
+    assert make().status == 0 and "files" in manifest()
 
 
 def test_files_of_others_are_left_alone(make: Callable) -> None:
@@ -394,7 +448,8 @@ def test_cut_outs_bring_their_alpha(run: Callable, refused: Callable, source: Pa
         write_image(source / f"cut/{name}.png", np.dstack([read_rgb(source / f"fg/{name}.png"), level]))
     given = (script.main, "--foregrounds", source / "cut", "--backgrounds", source / "bg", "--per-foreground", 3, *HERE)
     assert "add --solve none" in refused(*given, "--solve", "multilevel")
-    assert run(*given, "--solve", "none", "--output", "S").status == 0
+    whole = run(*given, "--solve", "none", "--output", "S")
+    assert whole.status == 0 and "alpha" not in whole.out
     for pair in find_pairs(Path("S")):
         assert np.array_equal(read_alpha(pair.alpha), read_alpha(source / f"alpha/{pair.name[:-2]}.png"))
     assert manifest()["composites"]["a_0"]["alpha"] is None
@@ -402,9 +457,40 @@ def test_cut_outs_bring_their_alpha(run: Callable, refused: Callable, source: Pa
     write_image(source / "cut/solid.png", np.full((9, 9, 4), 255, np.uint8))  # a channel, but no matte
     finished = run(*given, "--solve", "none", "--output", "T")
     assert finished.status == 1 and "solid.png: its alpha channel is 255 everywhere" in finished.err
+    tile = np.dstack([np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8), np.full((9, 9), 7, np.uint8)])
+    write_image(source / "cut/solid.png", tile)  # its colours are no alpha either
+    assert "solid.png: its alpha channel is 7 everywhere" in run(*given, "--solve", "none", "--output", "V").err
     write_image(source / "cut/plain.png", np.full((9, 9), 200, np.uint8))
     message = refused(*given, "--solve", "none", "--output", "U")
     assert "1 of 6 have no alpha channel (plain.png)" in message and "--alphas" in message
+
+
+def test_doubtful_alphas_are_named(make: Callable, source: Path) -> None:
+    assert "alpha" not in make("--output", "sound").out
+    for name, change in (
+        ("a", lambda levels: (levels > 127).astype(np.uint8)),
+        ("été 1", lambda levels: 255 - levels),
+        ("日本", lambda levels: np.full_like(levels, 255)),
+    ):
+        path = source / f"alpha/{name}.png"
+        write_image(path, change(np.rint(read_alpha(path) * 255).astype(np.uint8)))
+    write_image(source / "alpha/deep/er/c.d.png", np.zeros_like(read_alpha(source / "alpha/deep/er/c.d.png"), np.uint8))
+    finished = make()
+    assert finished.status == 1
+    said = [line for line in finished.out.splitlines() if line.startswith("note: 1 alpha ")]
+    assert [line.split(": ")[1] for line in said] == ["1 alpha (été 1)", "1 alpha (a)", "1 alpha (日本)"]
+    assert "invert" in said[0] and "rescale" in said[1] and "one value" in said[2]
+    assert "failed: " in finished.err and "c.d.png: alpha is 0 everywhere" in finished.err
+    assert "S/train: 9 of 12 composites" in finished.out and not list(Path("S").rglob("c.d*"))
+
+
+def test_a_set_without_validation_pictures_says_so(make: Callable) -> None:
+    said = "S has no test/: add --test-share 0.1, or a val/ of your own, to train on it"
+    assert said in make().out
+    Path("S/val").mkdir()
+    assert said not in make().out
+    both = make("--test-share", 0.5, "--seed", 2, "--per-foreground", 2, "--output", "both")
+    assert both.status == 0 and "no test/" not in both.out
 
 
 def test_photographs_are_solved_and_cut_outs_are_not_unless_something_else_is_said(
@@ -429,11 +515,72 @@ def test_contact_sheet_shows_the_first_composites(make: Callable, refuse: Callab
         assert "--contact-sheet" in refuse("--contact-sheet", inside)
 
 
+def test_contact_sheet_says_why_a_composite_is_not_there(
+    make: Callable, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(script, "contact_sheet", lambda tiles, **_: drawn.extend(tiles) or np.zeros((9, 9), np.uint8))
+    (source / "fg/a.png").write_bytes((source / "fg/a.png").read_bytes()[:-40])
+    assert make("--contact-sheet", "s.png").status == 1
+    failed, *others = drawn
+    assert failed.caption == "train/a_0" and "not made: " in failed.pictures[0] and "damaged" in failed.pictures[0]
+    assert len(others) == 3 and all(len(tile.pictures) == 3 for tile in others)
+
+
+def test_numbers_and_nouns_agree(make: Callable, source: Path) -> None:
+    for name in NAMES[1:]:
+        (source / "fg" / f"{name}.png").unlink()
+    assert "1 composite of 1 foreground to make;" in make("--per-foreground", 1).out
+    (source / "fg/a.png").write_bytes((source / "fg/a.png").read_bytes()[:-40])
+    assert "S/train: 0 of 1 composite\n" in make("--per-foreground", 1, "--overwrite").out
+
+
+def test_a_contact_sheet_that_cannot_be_written_is_said_before_the_work(refuse: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = refuse("--contact-sheet", tmp_path / "file" / "s.png")
+    assert "--contact-sheet" in message and "is a file" in message
+
+
+def test_what_failed_is_said_whatever_comes_of_the_contact_sheet(
+    make: Callable, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: np.ndarray) -> None:
+        raise CannotWriteError(f"{path}: cannot be written (No space left on device); free space")
+
+    (source / "fg/a.png").write_bytes(b"no image")
+    monkeypatch.setattr(script, "write_image", full)
+    finished = make("--contact-sheet", "s.png")
+    assert finished.status == 2 and "No space left" in finished.err
+    assert any(line.startswith("failed: ") and "fg/a.png" in line for line in finished.err.splitlines())
+
+
+def test_a_set_that_cannot_be_removed_is_a_line(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    before = contents("S")
+    unlink = Path.unlink
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        if "S/train/im" in path.as_posix() and not path.name.startswith("."):
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    finished = make("--overwrite")
+    assert finished.status == 2 and "S/train/im/a_0.png: cannot be removed (Permission denied)" in finished.err
+    assert contents("S") == before
+
+
 def test_wrong_use_is_refused(refuse: Callable, source: Path) -> None:
     for output in ("fg", "alpha/deep", "bg/parks/new", "fg/../bg"):
-        assert "overlaps" in refuse("--output", source / output)
+        message = refuse("--output", source / output)
+        assert "--output" in message and "lies in it" in message
     (source / "train").symlink_to(source / "fg")
-    assert "overlaps" in refuse("--output", source)
+    assert "lies in it" in refuse("--output", source)
+    (source / "train").unlink()
+    (source / "test").mkdir()
+    (source / "alpha").rename(source / "test/alpha")
+    assert "test holds" in refuse("--alphas", source / "test/alpha", "--output", source)
+    (source / "test/alpha").rename(source / "alpha")
     message = refuse("--per-foreground", 11)
     assert "train/ has only 10 backgrounds" in message and "lower it" in message
     assert "--test-share 0.001" in refuse("--test-share", 0.001)

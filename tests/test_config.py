@@ -351,6 +351,8 @@ CONTRADICTIONS = [
     "--jpeg-quality 90 40",
     "--jpeg-quality 0 40",
     "--foregrounds f",
+    "--extra-subject-probability 0.9",
+    "--background-probability 0.9",
     "--background-probability 0 --backgrounds b",
     "--background-probability 1.1",
     "--extra-subject-probability -0.1",
@@ -406,8 +408,10 @@ def test_losses_that_leave_nothing_to_train_are_refused(refusal: Callable[..., s
         ("compose", "--trimap-kernel-px 9 3", "--trimap-kernel-px"),
         ("compose", "--contact-sheet a.jpg", "--contact-sheet"),
         ("make_trimaps", "--kernel-px 0 3", "--kernel-px"),
+        ("make_trimaps", "--kernel-px 5000 5000", "--kernel-px"),
         ("benchmark_loader", "--image-size 100", "--image-size"),
         ("benchmark_loader", "--workers 0", "--workers"),
+        ("benchmark_loader", "--dataset HRSOD", "--data-root"),
     ],
 )
 def test_wrong_use_of_the_other_scripts(refusal: Callable[..., str], script: str, flags: str, named: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import eval as eval_script
+from utils.cases import Case, check_cases
 from utils.images import quantise, read_alpha, read_rgb, write_image
 from utils.inference import load_model, predict_alpha
 from utils.scorebook import Scorebook
@@ -348,6 +349,17 @@ def test_unusable_files_are_named_and_can_be_left_out(score: Callable, mattes: t
     assert (entry["images"], entry["left_out"]) == (4, 3) and set(entry["reasons"]) == {"1", "3", "6"}
 
 
+def test_cases_are_checked_as_they_are_read(tmp_path: Path) -> None:
+    truth, photograph, numbers = (tmp_path / name for name in ("truth.png", "photo.png", "float.tif"))
+    write_image(truth, levels([0, 255], [255, 0]))
+    write_image(photograph, np.zeros((2, 2, 3), np.uint8))
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(numbers)
+    cases = [Case("model", truth, image=photograph), Case("float photograph", truth, image=numbers)]
+    cases += [Case("float matte", truth, numbers), Case("float beside a matte", truth, truth, image=numbers)]
+    problems, pixels = check_cases(cases, max_pixels=100)
+    assert list(problems) == ["float photograph"] and str(numbers) in problems["float photograph"] and pixels == 4
+
+
 def test_wrong_folders(refused: Callable[..., str], tmp_path: Path) -> None:
     write_image(tmp_path / "truth" / "a.png", levels([0, 255]))
     (tmp_path / "empty").mkdir()
@@ -395,7 +407,7 @@ def test_results_are_never_written_among_the_inputs(
     (tmp_path / "link").symlink_to(mattes[1])
     before = sorted(tmp_path.rglob("*"))
     finished = score("--unknown-region", "--out", tmp_path / inside)
-    assert finished.status == 2 and "--out" in finished.err and "where images are read" in finished.err
+    assert finished.status == 2 and f"--out {tmp_path / inside} is" in finished.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -415,6 +427,7 @@ def test_trimaps_never_replace_an_input(score: Callable, mattes: tuple[Path, Pat
     before = (inputs / "0.png").read_bytes()
     finished = score("--unknown-region", "--predictions", inputs)
     assert finished.status == 2 and (inputs / "0.png").read_bytes() == before
+    assert "--out: its folder R/trimaps_25px holds R/trimaps_25px/mattes" in finished.err
 
 
 @pytest.mark.parametrize("out", ["", ".", "./"])
@@ -619,6 +632,21 @@ def test_missing_pictures_of_a_model_are_predicted_again(
 def test_a_resume_of_nothing_starts(score: Callable) -> None:
     assert score("--resume").status == 0
     assert read_metrics()["mattes"]["images"] == 7
+
+
+def test_scores_are_on_the_disk_before_the_next_image(score: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        sync(descriptor)
+        book = Path("R/scores.jsonl")
+        if book.exists() and os.path.samestat(os.fstat(descriptor), book.stat()):
+            synced.append(book.read_bytes().count(b"\n"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", watched)
+        assert score("--metrics", "MAD").status == 0
+    assert synced == [2, 3, 4, 5, 6, 7, 8]  # the first line says how is scored
 
 
 def test_damaged_scores_are_named(score: Callable, interrupted: Callable) -> None:

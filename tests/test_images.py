@@ -24,6 +24,7 @@ from utils.images import (
     read_rgb,
     verify_alpha,
     verify_image,
+    verify_rgb,
     write_image,
 )
 
@@ -175,6 +176,26 @@ def test_colour_image_is_no_alpha(tmp_path: Path) -> None:
         read_alpha(tmp_path / "photo.png")
 
 
+@pytest.mark.parametrize(("suffix", "options"), [(".png", {}), (".jpg", {"quality": 40})])
+def test_a_coloured_mask_of_a_small_subject_is_no_alpha_but_odd_pixels_are_no_colour_image(
+    suffix: str, options: dict, tmp_path: Path
+) -> None:
+    mask = np.zeros((200, 200, 3), np.uint8)
+    mask[96:104, 80:124] = (0, 255, 0)  # 0.9 % of the picture
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(mask).save(path, **options)
+    with pytest.raises(UserError, match="a colour image"):
+        read_alpha(path)
+    grey = mask[:, :, 1:2].repeat(3, axis=2)
+    grey[[5, 50, 150], [5, 90, 30]] = (200, 0, 0)  # three odd pixels of 40000
+    Image.fromarray(grey).save(path, **options)
+    assert read_alpha(path).max() > 0.95
+    grey[:] = 0
+    grey[50, 90] = (200, 0, 0)  # beside nothing else
+    Image.fromarray(grey).save(path, **options)
+    assert read_alpha(path).max() < 0.5
+
+
 def test_float_files_must_be_alphas_in_range(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "f.tif"), np.full((4, 4), 1.5, np.float32))
     with pytest.raises(UserError, match=r"f\.tif.*\[0, 1\]"):
@@ -253,6 +274,44 @@ def test_a_matte_is_verified_as_it_is_read(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("utils.images._decode", decoded)
     assert verify_alpha(tmp_path / "grey.png") == verify_alpha(tmp_path / "grey16.png") == (8, 256)
     assert verify_alpha(tmp_path / "grey.jpg") == (8, 256)
+
+
+def test_a_photograph_is_verified_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2.imwrite(str(tmp_path / "float.tif"), np.full((4, 4), 0.5, np.float32))
+    Image.fromarray(RAMP16.astype(np.int32)).save(tmp_path / "integers.tif")
+    GREY.save(tmp_path / "short.png")
+    textured().convert("CMYK").save(tmp_path / "short.jpg")
+    for path in tmp_path.glob("short.*"):
+        path.write_bytes(path.read_bytes()[:-30])
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(UserError) as of_reader:
+            read_rgb(path)
+        with pytest.raises(UserError) as caught:
+            verify_rgb(path)
+        assert str(caught.value) == str(of_reader.value)
+    for name, save in {**GREY_RAMPS, **ALPHA_CHANNELS}.items():
+        save(tmp_path / name)
+        if name != "float.tif":
+            assert verify_rgb(tmp_path / name) == (8, 256)
+    with pytest.raises(UserError, match="--max-pixels"):
+        verify_rgb(tmp_path / "rgb.png", max_pixels=8 * 256 - 1)
+    with monkeypatch.context() as patch:
+        decode = cv2.imdecode
+        patch.setattr(cv2, "imdecode", lambda data, flags: decode(data, flags)[:, ::-1].copy())
+        with pytest.raises(UserError, match="disagree"):
+            verify_rgb(tmp_path / "rgb16.png")
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    textured().convert("RGB").save(tmp_path / "turned.jpg", exif=exif)
+
+    def decoded(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("utils.images._decode", decoded)
+    for name in ("rgb.png", "rgb.jpg", "cmyk.jpg", "grey.png", "rgba.png", "palette.png"):
+        assert verify_rgb(tmp_path / name) == (8, 256)
+    assert verify_rgb(tmp_path / "turned.jpg") == (80, 64)
 
 
 # What a camera stores for an upright picture, by EXIF orientation; written from the EXIF table, not from the reader.

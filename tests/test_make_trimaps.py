@@ -25,7 +25,12 @@ def alphas(tmp_path: Path, make_pair: Callable) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.png")}
+
+
+def age(folder: Path, by_sec: float) -> None:
+    for path in folder.rglob("*.png"):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - by_sec))
 
 
 def test_every_alpha_gets_the_published_trimap_under_its_own_path(run: Callable, alphas: Path, make_pair) -> None:
@@ -69,13 +74,70 @@ def test_finished_trimaps_are_kept_and_stale_files_are_harmless(run: Callable, a
     os.unlink("T/a.png")
     Path("T/deep/.12-34.tmp").write_bytes(b"half")
     old = os.stat("T/été 1.png")
-    finished = run(*arguments, "--kernel-px", 3, 3)
+    finished = run(*arguments)
     assert "3 of 4 are already in T and are kept" in finished.out and "1 trimaps made" in finished.out
     assert os.stat("T/été 1.png").st_ino == old.st_ino
-    assert contents(Path("T"))["a.png"] != whole["a.png"]
-    assert run(*arguments, "--overwrite").status == 0
-    made = contents(Path("T"))
-    assert {name: made[name] for name in whole} == whole
+    assert contents(Path("T")) == whole
+
+
+def test_a_changed_alpha_gets_a_new_trimap(run: Callable, alphas: Path) -> None:
+    arguments = (make_trimaps.main, "--alphas", alphas, "--output", "T", "--kernel-px", 3, 9, *HERE)
+    age(alphas, 60)
+    run(*arguments)
+    age(Path("T"), 30)
+    changed = 255 - np.rint(read_alpha(alphas / "été 1.png") * 255).astype(np.uint8)
+    write_image(alphas / "été 1.png", changed)
+    finished = run(*arguments)
+    assert "3 of 4 are already in T" in finished.out and "1 trimaps made" in finished.out
+    run(*arguments, "--output", "fresh")
+    assert contents(Path("T")) == contents(Path("fresh"))
+
+
+@pytest.mark.parametrize("other", [("--kernel-px", 3, 40), ("--seed", 1)])
+def test_trimaps_of_other_settings_are_never_mixed(other: tuple, run: Callable, alphas: Path) -> None:
+    arguments = (make_trimaps.main, "--alphas", alphas, "--output", "T", "--kernel-px", 3, 30, *HERE)
+    run(*arguments)
+    whole = contents(Path("T"))
+    os.unlink("T/a.png")  # interrupted
+    finished = run(*arguments, *other)
+    assert finished.status == 2 and f"{other[0][2:].replace('-', '_')} " in finished.err
+    assert "--overwrite" in finished.err and contents(Path("T")) == {n: whole[n] for n in whole if n != "a.png"}
+    assert run(*arguments).status == 0 and contents(Path("T")) == whole
+    assert run(*arguments, *other, "--overwrite").status == 0
+    run(*arguments, *other, "--output", "fresh")
+    assert contents(Path("T")) == contents(Path("fresh")) != whole
+    assert "already in T" in run(*arguments, *other).out
+
+
+def test_an_interrupted_overwrite_leaves_no_old_trimap(
+    run: Callable, alphas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (make_trimaps.main, "--alphas", alphas, "--output", "T", *HERE)
+    run(*arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(make_trimaps, "read_alpha", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*arguments, "--kernel-px", 3, 3, "--overwrite").status == 130
+    assert run(*arguments, "--kernel-px", 3, 3).status == 0
+    run(*arguments, "--kernel-px", 3, 3, "--output", "fresh")
+    assert contents(Path("T")) == contents(Path("fresh"))
+
+
+def test_files_of_others_are_not_taken_over(run: Callable, alphas: Path) -> None:
+    arguments = (make_trimaps.main, "--alphas", alphas, "--output", "T", *HERE)
+    write_image(Path("T/a.png"), np.full((60, 80), 128, np.uint8))
+    before = contents(Path("T"))
+    finished = run(*arguments)
+    assert finished.status == 2 and "T holds 1 images that this program has not made (a.png)" in finished.err
+    assert "--overwrite" in finished.err and contents(Path("T")) == before
+    write_image(Path("T/deep/photo.png"), np.zeros((5, 5), np.uint8))  # no trimap would replace it
+    before = contents(Path("T"))
+    finished = run(*arguments, "--overwrite")
+    assert finished.status == 2 and "1 images that this program has not made (deep/photo.png)" in finished.err
+    assert "--overwrite" not in finished.err and contents(Path("T")) == before
+    os.unlink("T/deep/photo.png")
+    assert run(*arguments, "--overwrite").status == 0 and set(contents(Path("T"))) == {f"{n}.png" for n in NAMES}
+    Path("T/.settings.json").write_text("[1]")
+    assert ".settings.json: no settings of this program" in run(*arguments).err
 
 
 def test_damaged_alphas_are_named_and_the_rest_is_made(run: Callable, alphas: Path) -> None:
@@ -105,12 +167,12 @@ def test_a_full_disk_is_no_damaged_alpha(run: Callable, alphas: Path, monkeypatc
 def test_output_among_the_alphas_is_refused(output: str, refused: Callable, alphas: Path) -> None:
     before = contents(alphas.parent)
     message = refused(make_trimaps.main, "--alphas", alphas, "--output", alphas / output)
-    assert "--output" in message and "--alphas" in message and contents(alphas.parent) == before
+    assert "--output" in message and str(alphas) in message and contents(alphas.parent) == before
 
 
 def test_wrong_input_is_refused(refused: Callable, alphas: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(alphas)
-    assert "inside" in refused(make_trimaps.main, "--alphas", alphas, "--output", tmp_path / "alias" / "T")
+    assert "lies in it" in refused(make_trimaps.main, "--alphas", alphas, "--output", tmp_path / "alias" / "T")
     assert "no such folder" in refused(make_trimaps.main, "--alphas", tmp_path / "none")
     (tmp_path / "empty").mkdir()
     assert "--alphas" in refused(make_trimaps.main, "--alphas", tmp_path / "empty")

@@ -302,6 +302,19 @@ def test_unknown_names_get_the_nearest_valid_one(find: object, says: str, tmp_pa
         find(tmp_path)
 
 
+def test_a_name_like_no_other_gets_no_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown split of Custom 'nope': choose one of train, val, test"):
+        find_pairs(tmp_path, "custom", "nope")
+
+
+def test_missing_splits_name_the_folders_that_are_there(tmp_path: Path) -> None:
+    for name in ("f10", "f2", ".git", *"abcdef"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(NotFound, match="folders there: a, b, c, d, e, f, 2 more; pass --data-root"):
+        find_pairs(tmp_path, "custom", "train")
+
+
 def test_missing_data_says_what_where_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("DIS5K").mkdir()

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 
 from utils.errors import UserError
-from utils.parallel import free_memory, ordered_map, process_pool
+from utils.parallel import free_memory, in_threads, ordered_map, process_pool
 
 
 def later_is_quicker(index: int) -> int:
@@ -26,7 +27,7 @@ def die(index: int) -> int:
 
 def refuse(index: int) -> int:
     if index == 2:
-        raise UserError("2.png: damaged; replace it")
+        raise UserError("2.png: damaged; replace it", kind="damaged")
     return index
 
 
@@ -54,12 +55,47 @@ def test_results_come_in_order_and_items_are_drawn_no_further_than_agreed(thread
     assert drawers == {threading.get_ident()}
 
 
+@pytest.mark.parametrize("num_workers", [1, 3, None])
+def test_threads_give_results_in_order_under_a_bar(num_workers: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    results = in_threads(later_is_quicker, range(13), desc="square", unit="number", num_workers=num_workers)
+    assert list(results) == [index * index for index in range(13)]
+    assert "square: 100%" in capsys.readouterr().err
+    assert list(in_threads(later_is_quicker, [], desc="square", unit="number")) == []
+    assert "square" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["leave", "raise", "fail"])
+def test_an_end_in_the_middle_waits_for_nothing_that_has_not_begun(how: str) -> None:
+    drawn, called = [], []
+
+    class Items(list):
+        def __iter__(self) -> Iterator[int]:
+            for index in super().__iter__():
+                drawn.append(index)
+                yield index
+
+    def call(index: int) -> None:
+        called.append(index)
+        time.sleep(0.05)
+        if how == "fail":
+            raise UserError("damaged")
+
+    with pytest.raises((UserError, KeyboardInterrupt)) if how != "leave" else nullcontext():
+        for _ in in_threads(call, Items(range(400)), desc="call", unit="call", num_workers=2):
+            if how == "raise":
+                raise KeyboardInterrupt
+            break
+    assert len(drawn) <= 9
+    assert len(called) <= 5  # of eight under way: one result, what ran beside it, and what followed meanwhile
+
+
 def test_an_error_arrives_as_what_it_was_raised_as() -> None:
     with process_pool(1) as pool:
         results = ordered_map(refuse, range(5), executor=pool, ahead=2)
         assert [next(results), next(results)] == [0, 1]
-        with pytest.raises(UserError, match=r"^2\.png: damaged; replace it$"):
+        with pytest.raises(UserError, match=r"^2\.png: damaged; replace it$") as caught:
             next(results)
+    assert caught.value.kind == "damaged"
 
 
 def test_a_killed_process_is_an_error_that_names_memory() -> None:

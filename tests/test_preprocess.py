@@ -19,12 +19,12 @@ from PIL import Image
 
 import preprocess_dis5k
 from utils.errors import UserError
-from utils.files import CannotWriteError
+from utils.files import CannotWriteError, remove_stale
+from utils.flat_tree import published_sets
 from utils.images import image_size, read_alpha, read_rgb, write_image
 from utils.layouts import BENCHMARKS, DATASETS
 from utils.manifest import journal, read_records
 from utils.pairs import Pair, find_benchmark, find_pairs
-from utils.plan import published_sets
 from utils.preprocess import Flattened, flatten
 from utils.shrinking import shrink_trimap, shrunk_size
 from utils.trimaps import read_trimap
@@ -368,6 +368,98 @@ def test_sizes_are_never_mixed(first: int | None, then: int | None, killed: bool
     assert flatten(source, target, DIS5K, max_side=first).made == 0
 
 
+def test_file_of_a_set_that_is_not_asked_for_is_told_if_it_changed(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "flat"
+    flatten(source, target, DIS5K)
+    before = manifest(target)
+    alpha = target / "val/gt/1#Bag#1#DIS-VD.png"
+    good = alpha.read_bytes()
+    alpha.write_bytes(good[:-1] + b"?")  # of the same size
+    (target / "test/im/2#Net#2#DIS-TE3.jpg").unlink()
+    with pytest.raises(UserError, match=r"--target .*2 files .*val/gt/1#Bag.*: add DIS-TE3 DIS-VD to --splits"):
+        flatten(source, target, DIS5K, splits=["train"])
+    assert manifest(target) == before
+    flatten(source, target, DIS5K, splits=["DIS-TE3", "DIS-VD", "train"])
+    assert manifest(target) == before and alpha.read_bytes() == good
+
+
+def test_sets_that_are_not_asked_for_stay_in_the_manifest_unless_they_are_gone(source: Path, tmp_path: Path) -> None:
+    made, target = tmp_path / "flat", tmp_path / "moved"
+    flatten(source, made, DIS5K)
+    shutil.copytree(made, target, copy_function=shutil.copyfile)  # with new times
+    flatten(source, target, DIS5K, splits=["train"])
+    entries = {entry["path"]: entry for entry in manifest(target)["files"]}
+    assert set(entries) == set(images(made))
+    assert all(entries[name]["mtime_ns"] == (target / name).stat().st_mtime_ns for name in entries)
+    shutil.rmtree(target / "val")
+    flatten(source, target, DIS5K, splits=["train"])
+    assert manifest(target)["splits"] == [split for split in SETS if split != "DIS-VD"]
+    assert {entry["path"] for entry in manifest(target)["files"]} == set(images(target))
+
+
+def test_copies_become_links_when_asked(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "flat"
+    flatten(source, target, DIS5K)
+    assert flatten(source, target, DIS5K, link=True) == Flattened(COUNTS, FILES, 0, [])
+    inodes = {inode for _, _, inode in files(source).values()}
+    assert all(inode in inodes for name, (_, _, inode) in files(target).items() if name != "manifest.json")
+    assert flatten(source, target, DIS5K, link=True) == Flattened(COUNTS, 0, FILES, [])
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_links_become_copies_when_not_asked(recorded: bool, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "flat"
+    before = files(source)
+    flatten(source, target, DIS5K, link=True)
+    if not recorded:
+        (target / "manifest.json").unlink()
+    assert flatten(source, target, DIS5K) == Flattened(COUNTS, FILES, 0, [])
+    assert files(source) == before
+    flatten(source, tmp_path / "copied", DIS5K)
+    assert images(target) == images(tmp_path / "copied") and manifest(target) == manifest(tmp_path / "copied")
+    name = "im/2#Net#2#DIS-TE3.jpg"
+    assert (target / "test" / name).samefile(target / "test/DIS-TE3" / name)
+    inodes = {inode for _, _, inode in before.values()}
+    assert not any(inode in inodes for _, _, inode in files(target).values())
+    assert flatten(source, target, DIS5K) == Flattened(COUNTS, 0, FILES, [])
+    (target / "val/im/1#Bag#1#DIS-VD.jpg").write_bytes(b"edited")
+    assert files(source) == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_source_of_symbolic_links_gives_files(link: bool, source: Path, tmp_path: Path) -> None:
+    store = tmp_path / "blobs"
+    store.mkdir()
+    for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        path.rename(store / str(number))
+        path.symlink_to(os.path.relpath(store / str(number), path.parent))  # as download caches keep them
+    assert flatten(source, tmp_path / "flat", DIS5K, link=link) == Flattened(COUNTS, FILES, 0, [])
+    inodes = {path.stat().st_ino for path in store.iterdir()}
+    for path in (tmp_path / "flat").rglob("*.jpg"):
+        assert not path.is_symlink() and (path.stat().st_ino in inodes) == link
+
+
+def test_half_made_links_of_a_killed_run_are_removed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, real, names = tmp_path / "flat", os.link, set()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    def link(original: Path, path: Path) -> None:
+        names.add(Path(path).name)
+        real(original, path)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "getpid", lambda: dead.pid)
+    flatten(source, target, DIS5K, link=True)
+    for name in names:
+        (target / "val/im" / name).write_bytes(b"")
+        age(target / "val/im" / name)
+    remove_stale(target, recursive=True)
+    assert names and not list(target.rglob("*.tmp"))
+
+
 def test_two_datasets_never_share_a_target(source: Path, tmp_path: Path) -> None:
     flatten(source, tmp_path / "flat", DIS5K)
     picture(tmp_path / "h/test/im/a.jpg")
@@ -403,6 +495,25 @@ def test_manifest_of_another_kind_is_refused(text: str, source: Path, tmp_path: 
     with pytest.raises(UserError, match=r"manifest\.json: .*remove it"):
         flatten(source, tmp_path / "flat", DIS5K)
     assert os.listdir(tmp_path / "flat") == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"path": "../../x/im/a.jpg"}, {"path": "/x/im/a.jpg"}, {"path": "train/a.jpg"}, {"path": "train/im"}, {"path": 1},
+     {"split": None}, None, "text"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["manifest.json", ".manifest.journal"])
+def test_entries_that_no_run_wrote_are_refused(name: str, wrong: Any, source: Path, tmp_path: Path) -> None:
+    flatten(source, tmp_path / "flat", DIS5K, splits=["val"])
+    known = manifest(tmp_path / "flat")
+    entries = known.pop("files")
+    entries[0] = entries[0] | wrong if isinstance(wrong, dict) else wrong
+    (tmp_path / "new").mkdir()
+    lines = [known | {"files": entries}] if name == "manifest.json" else [known, entries]
+    (tmp_path / "new" / name).write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match=rf"{name}: .*remove it"):
+        flatten(source, tmp_path / "new", DIS5K, splits=["train"])
+    assert os.listdir(tmp_path / "new") == [name]
 
 
 def test_journal_survives_being_cut_off_again_and_again(source: Path, tmp_path: Path) -> None:
@@ -449,7 +560,7 @@ def flattened(root: Path, max_side: int) -> dict[str, Pair]:
     return {pair.name: pair for pair in find_pairs(target, "custom", "train", trimaps=True)}
 
 
-def test_shrinking_averages_blocks_in_the_depth_and_format_of_the_source(tmp_path: Path) -> None:
+def test_shrinking_averages_blocks_and_keeps_the_depth_of_alphas(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rgb = cv2.resize(rng.integers(0, 256, (4, 6, 3), np.uint8), (120, 80), interpolation=cv2.INTER_CUBIC)
     deep = rng.integers(0, 65536, (80, 120), np.uint16)
@@ -475,6 +586,15 @@ def test_shrinking_averages_blocks_in_the_depth_and_format_of_the_source(tmp_pat
         assert np.abs(np.array(other) - blocks(flat)).max() <= 0.51
     assert pairs["little"].image.read_bytes() == (root / "train/im/little.tiff").read_bytes()
     assert pairs["little"].alpha.read_bytes() == (root / "train/gt/little.png").read_bytes()
+
+
+def test_deep_images_shrink_to_8_bit(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (80, 120, 3), np.uint16)
+    root = custom(tmp_path, "a", np.zeros((80, 120, 3), np.uint8), np.zeros((80, 120), np.uint8))
+    cv2.imwrite(str(root / "train/im/a.png"), deep)
+    small = cv2.imread(str(flattened(root, 30)["a"].image), cv2.IMREAD_UNCHANGED)
+    expected = deep.reshape(20, 4, 30, 4, 3).mean(axis=(1, 3)) / 257
+    assert small.dtype == np.uint8 and np.abs(small - expected).max() <= 1
 
 
 def test_lossy_alphas_shrink_to_png(tmp_path: Path) -> None:
@@ -632,7 +752,9 @@ def test_disk_without_links_takes_copies(
 
     monkeypatch.setattr(os, "link", no_links)
     if fails:  # links are what was asked for
-        with pytest.raises(UserError, match=r"--link: .*leave out --link"):
+        with pytest.raises(
+            UserError, match=r"--link: \S*/flat cannot hold links to \S*/DIS5K/\S*jpg .*; leave out --link"
+        ):
             flatten(source, tmp_path / "flat", DIS5K, link=True)
         assert not (tmp_path / "flat").exists()
     else:
@@ -640,11 +762,20 @@ def test_disk_without_links_takes_copies(
         assert (tmp_path / "flat/test/im/1#Bag#1#DIS-TE1.jpg").stat().st_nlink == 1
 
 
+def test_a_link_in_the_target_never_leads_into_the_source(source: Path, tmp_path: Path) -> None:
+    before = files(source)
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat/train").symlink_to(source / "DIS-TR")
+    with pytest.raises(UserError, match=r"--target .*flat/train/(im|gt) is .*DIS5K, or lies in it"):
+        flatten(source, tmp_path / "flat", DIS5K, max_side=4)
+    assert files(source) == before
+
+
 @pytest.mark.parametrize("target", ["DIS5K", "DIS5K/flat", ".", "DIS5K/../DIS5K/DIS-TR", "alias"])
 def test_overlapping_folders_are_refused(target: str, source: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(source)
     before = files(source)
-    with pytest.raises(UserError, match=r"--target .* overlap"):
+    with pytest.raises(UserError, match=r"--target .*choose another folder"):
         flatten(source, tmp_path / target, DIS5K)
     assert files(source) == before
 
@@ -694,12 +825,12 @@ def test_script_prints_counts_and_exits_with_the_right_status(
     done = run(preprocess_dis5k.main, *options)
     assert done.status == 0
     lines = done.out.splitlines()
-    assert f"{target / 'test'}: 8 pairs" in lines and lines[-1] == f"{FILES} files made, 0 were there"
+    assert f"{target / 'test'}: 8 pairs" in lines and lines[-1] == f"{FILES} files made, 0 already there"
 
     (source / "DIS-VD/im/1#Bag#1#DIS-VD.jpg").write_bytes(b"")
     failed = run(preprocess_dis5k.main, *options)
     assert failed.status == 1 and f"failed: {source}/DIS-VD/im/1#Bag#1#DIS-VD.jpg: empty file" in failed.err
-    assert "1 samples failed" in failed.err and f"{target / 'val'}: 1 pairs" in failed.out
+    assert "\n1 sample failed" in failed.err and f"{target / 'val'}: 1 pair\n" in failed.out
 
     message = refused(preprocess_dis5k.main, "--source", tmp_path / "gone", "--target", target)
     assert str(tmp_path / "gone") in message and "--source" in message
@@ -711,8 +842,63 @@ def test_other_datasets_go_by_their_own_folders(tmp_path: Path, run: Callable) -
         picture(tmp_path / f"cwd/HRSOD/{split}/im/a.jpg", split)
         picture(tmp_path / f"cwd/HRSOD/{split}/gt/a.png", split, kind="gt")
     done = run(preprocess_dis5k.main, "--dataset", "hrsod", "--num-workers", 1)
-    assert done.status == 0 and "HRSOD_Flat/train: 1 pairs" in done.out
+    assert done.status == 0 and "HRSOD_Flat/train: 1 pair\n" in done.out
     assert find_pairs(Path("HRSOD_Flat"), "HRSOD", "val") == find_pairs(Path("HRSOD_Flat"), "HRSOD", "test")
+
+
+def own(root: Path, *sets: str) -> Path:
+    """A dataset of one's own, a pair in each set."""
+    for split in sets:
+        picture(root / split / "im/a.jpg", split)
+        picture(root / split / "gt/a.png", split, kind="gt")
+    return root
+
+
+@pytest.mark.parametrize("dataset", ["custom", "embedded"])
+def test_own_dataset_has_the_sets_that_are_there(dataset: str, tmp_path: Path, run: Callable) -> None:
+    source, target = own(tmp_path / "mine", "val", "train"), tmp_path / "flat"
+    options = ("--dataset", dataset, "--source", source, "--target", target, "--num-workers", 1)
+    done = run(preprocess_dis5k.main, *options)
+    lines = [
+        f"{target}/train: 1 pair",
+        f"{target}/val: 1 pair",
+        f"{source}: no test set",
+        "4 files made, 0 already there",
+    ]
+    assert done.status == 0 and done.out.splitlines() == lines
+    assert manifest(target)["splits"] == ["train", "val"]
+
+    own(source, "test")
+    (source / "test/gt").rename(tmp_path / "labels")  # photographs without labels
+    there = {name: content for name, (content, *_) in files(target).items()}
+    for splits in ((), ("--splits", "test", "train", "val")):
+        failed = run(preprocess_dis5k.main, *options, *splits)
+        assert failed.status == 2 and f"no folder {source}/test/gt for the alphas" in failed.err
+        assert failed.err.endswith(", or take only what is there: --splits train val\n")
+        assert there == {name: content for name, (content, *_) in files(target).items()}
+
+    (tmp_path / "labels").rename(source / "test/gt")
+    shutil.rmtree(source / "train")
+    done = run(preprocess_dis5k.main, *options)  # train is not asked for, so it stays
+    assert done.out.splitlines()[-2:] == [f"{source}: no train set", "2 files made, 2 already there"]
+    assert manifest(target)["splits"] == ["train", "val", "test"] and (target / "train/im/a.jpg").is_file()
+
+
+def test_own_dataset_has_at_least_one_set_and_those_that_are_named(tmp_path: Path) -> None:
+    custom, source = DATASETS["Custom"], tmp_path / "mine"
+    source.mkdir()
+    with pytest.raises(UserError, match=r"^no Custom train images: .*--source [^:]*$"):
+        flatten(source, tmp_path / "flat", custom)
+    own(source, "val")
+    with pytest.raises(UserError, match=r"^no Custom test images: .*: --splits val$"):
+        flatten(source, tmp_path / "flat", custom, splits=["val", "test"])
+    (source / "train/im").mkdir(parents=True)  # begun, not absent
+    with pytest.raises(UserError, match=r"^Custom train: no folder .*: --splits val$"):
+        flatten(source, tmp_path / "flat", custom)
+    assert not (tmp_path / "flat").exists()
+    (source / "train/im").rmdir()
+    result = flatten(source, tmp_path / "flat", custom)
+    assert result == Flattened({"val": 1}, 2, 0, [], ("train", "test"))
 
 
 def test_script_starts_without_torch() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tools import solve_foreground
-from utils.foreground import estimate_foreground, recomposition_error
+from utils.foreground import Colours, estimate_foreground, recomposition_error
 from utils.images import read_alpha, read_rgb, write_image
 
 SIZES = {"one": (40, 50), "zwei drei": (33, 47), "été/b.c": (24, 64), "été/tief/日本": (50, 30)}
@@ -34,7 +34,7 @@ def solve(run: Callable, data: Path, tmp_path: Path) -> Callable:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
 
 
 def age(folder: Path, by_sec: float) -> None:
@@ -105,6 +105,43 @@ def test_overwrite_solves_all_again(solve: Callable, tmp_path: Path) -> None:
     assert contents(tmp_path / "F") == good
 
 
+def test_methods_are_never_mixed(solve: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def black(rgb: np.ndarray, alpha: np.ndarray, *, method: str) -> Colours:
+        return Colours(np.zeros_like(rgb), np.zeros_like(rgb))
+
+    solve("--backgrounds-output", tmp_path / "B")
+    (tmp_path / "F" / "one.png").unlink()  # interrupted
+    before = contents(tmp_path)
+    monkeypatch.setattr(solve_foreground, "estimate_foreground", black)
+    monkeypatch.setattr(solve_foreground, "require_method", lambda method: None)
+    again = solve("--method", "multilevel")
+    assert again.status == 2 and "method blur-fusion instead of multilevel" in again.err and "--overwrite" in again.err
+    # The folder of the backgrounds is refused before the other one is touched.
+    write_image(tmp_path / "B" / "photo.png", np.zeros((9, 9, 3), np.uint8))
+    again = solve("--method", "multilevel", "--backgrounds-output", tmp_path / "B", "--overwrite")
+    assert again.status == 2 and "--backgrounds-output" in again.err and "(photo.png)" in again.err
+    (tmp_path / "B" / "photo.png").unlink()
+    assert contents(tmp_path) == before
+    again = solve("--method", "multilevel", "--overwrite")
+    assert "4 images solved, 0 kept" in again.out
+    assert not any(read_rgb(path).any() for path in (tmp_path / "F").rglob("*.png"))
+
+
+def test_foregrounds_are_not_continued_as_backgrounds(solve: Callable, tmp_path: Path) -> None:
+    solve()
+    again = solve("--output", tmp_path / "G", "--backgrounds-output", tmp_path / "F")
+    assert again.status == 2 and "colours foreground instead of background" in again.err
+    assert not (tmp_path / "G").exists()
+
+
+def test_colours_of_others_are_not_taken_over(solve: Callable, tmp_path: Path) -> None:
+    write_image(tmp_path / "F" / "one.png", np.zeros((40, 50, 3), dtype=np.uint8))
+    again = solve()
+    assert again.status == 2 and "1 images that this program has not made (one.png)" in again.err
+    assert not read_rgb(tmp_path / "F" / "one.png").any()
+    assert solve("--overwrite").status == 0 and read_rgb(tmp_path / "F" / "one.png").any()
+
+
 @pytest.mark.parametrize("folder", ["im", "gt"])
 def test_a_changed_input_is_solved_again(solve: Callable, data: Path, tmp_path: Path, folder: str) -> None:
     age(data, 60)
@@ -134,6 +171,15 @@ def test_damaged_files_are_named_and_the_rest_goes_on(solve: Callable, data: Pat
     assert solve().status == 1  # it stays failed
 
 
+def test_names_of_failed_images_stay_on_their_line(solve: Callable, data: Path) -> None:
+    for folder in ("im", "gt"):
+        (data / "train" / folder / "one.png").rename(data / "train" / folder / "on\ne\x1b[2J.png")
+    (data / "train/im/on\ne\x1b[2J.png").write_bytes(b"no image")
+    done = solve()
+    assert done.status == 1 and "\x1b" not in done.err
+    assert [line for line in done.err.splitlines() if line.startswith("failed: on\\ne\\x1b[2J: ")]
+
+
 def test_binary_alphas_have_no_recomposition_error(solve: Callable, data: Path) -> None:
     for path in (data / "train" / "gt").rglob("*.png"):
         write_image(path, (read_alpha(path) > 0.5).astype(np.uint8) * 255)
@@ -151,7 +197,7 @@ def test_results_never_lie_among_the_inputs(
     given = {"--output": tmp_path / "F", flag: tmp_path / folder}
     flags = [part for pair in given.items() for part in pair]
     line = refused(solve_foreground.main, "--data-root", data, "--method", "blur-fusion", *flags)
-    assert flag in line and "which is read" in line
+    assert flag in line and "lies in it" in line
 
 
 def test_names_that_lead_into_the_inputs_are_refused(refused: Callable, write_pairs: Callable, tmp_path: Path) -> None:
@@ -159,20 +205,20 @@ def test_names_that_lead_into_the_inputs_are_refused(refused: Callable, write_pa
     write_pairs(tmp_path / "set" / "train", {"gt/x": (8, 8), "x": (8, 8)})
     root = tmp_path / "set"
     line = refused(solve_foreground.main, "--data-root", root, "--output", root / "train", "--method", "blur-fusion")
-    assert "--output" in line and "which is read" in line
+    assert "--output" in line and "train holds" in line
 
 
 def test_a_link_to_the_inputs_is_seen_through(refused: Callable, data: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(data / "train" / "im")
     flags = ("--data-root", data, "--output", tmp_path / "link", "--method", "blur-fusion")
-    assert "which is read" in refused(solve_foreground.main, *flags)
+    assert "lies in it" in refused(solve_foreground.main, *flags)
 
 
-@pytest.mark.parametrize("folder", ["F", "F/B", "."])
+@pytest.mark.parametrize("folder", ["out/F", "out/F/B", "out"])
 def test_foregrounds_and_backgrounds_are_kept_apart(refused: Callable, data: Path, tmp_path: Path, folder: str) -> None:
-    flags = ("--output", tmp_path / "F", "--backgrounds-output", tmp_path / folder)
+    flags = ("--output", tmp_path / "out/F", "--backgrounds-output", tmp_path / folder)
     line = refused(solve_foreground.main, "--data-root", data, *flags, "--method", "blur-fusion")
-    assert "--output and --backgrounds-output" in line
+    assert "--backgrounds-output" in line and str(tmp_path / "out/F") in line
 
 
 def test_wrong_use_is_refused_before_any_work(

@@ -280,7 +280,9 @@ def test_doubtful_mattes_are_a_warning(monkeypatch, tmp_path, pictures, capsys):
 
 def test_new_backgrounds_are_trained_on_and_belong_to_the_run(monkeypatch, tmp_path, pictures):
     backgrounds = tmp_path / "backgrounds"
-    shutil.copytree(pictures / "val" / "im", backgrounds)
+    backgrounds.mkdir()
+    for level in (60, 120, 180):
+        Image.new("RGB", (90, 70), (level, 90, 200 - level)).save(backgrounds / f"{level}.png")
     common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 2, "--teacher-epochs", 0, "--run-dir"]
     composing = ["--backgrounds", backgrounds, "--background-probability", 1, "--extra-subject-probability", 0.5]
     seen = []
@@ -299,11 +301,40 @@ def test_new_backgrounds_are_trained_on_and_belong_to_the_run(monkeypatch, tmp_p
     next(backgrounds.iterdir()).unlink()
     with pytest.raises(UserError, match="other pictures"):
         run(monkeypatch, *common, tmp_path / "run", *composing, "--resume")
+
+
+def test_backgrounds_and_foregrounds_are_checked_before_anything_is_made(monkeypatch, tmp_path, pictures):
+    common = ["--data-root", pictures, "--dataset", "custom", "--run-dir", tmp_path / "run", "--backgrounds"]
+    with pytest.raises(UserError, match=r"--backgrounds .*3 are images of the dataset"):
+        run(monkeypatch, *common, pictures / "val" / "im")
+    Image.new("RGB", (90, 70)).save(tmp_path / "place.png")
+    (tmp_path / "places").mkdir()
+    (tmp_path / "place.png").rename(tmp_path / "places" / "place.png")
+    solved = tmp_path / "solved"
+    common += [tmp_path / "places", "--foregrounds", solved]
+    shutil.copytree(tmp_path / "places", solved)
     with pytest.raises(UserError, match=r"--foregrounds .*5 of 5 are missing.*solve_foreground"):
-        run(monkeypatch, *common, tmp_path / "new", *composing, "--foregrounds", backgrounds)
+        run(monkeypatch, *common)
+    shutil.rmtree(solved)
+    shutil.copytree(pictures / "train" / "im", solved)
+    first, second = sorted(solved.iterdir())[:2]
+    Image.new("RGB", (9, 9)).save(second)
+    with pytest.raises(UserError, match=rf"--foregrounds .*1 of 5 cannot be used: .*{second.name} is 9x9"):
+        run(monkeypatch, *common)
+    first.write_bytes(first.read_bytes()[:-100])
+    with pytest.raises(UserError, match=rf"--foregrounds .*1 of 5 cannot be used: .*{first.name}.*truncated"):
+        run(monkeypatch, *common)
+    assert not (tmp_path / "run").exists()
 
 
-def test_without_val_the_test_set_is_used_and_that_is_said(monkeypatch, tmp_path, pictures, capsys):
+def test_a_test_set_never_stands_in_for_a_published_validation_set(monkeypatch, tmp_path, pictures):
+    for part in ("DIS-TR", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4"):
+        shutil.copytree(pictures / "val", tmp_path / "DIS5K" / part)
+    with pytest.raises(UserError, match="no DIS5K val images"):
+        run(monkeypatch, "--data-root", tmp_path / "DIS5K", "--dataset", "DIS5K", "--run-dir", tmp_path / "run")
+
+
+def test_without_val_a_custom_test_set_is_used_and_that_is_said(monkeypatch, tmp_path, pictures, capsys):
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "val").rename(tmp_path / "data" / "test")
     monkeypatch.setattr(train, "train_one_epoch", stop)

@@ -7,28 +7,27 @@ problems.csv, a row a problem, and contact_sheet.png, pairs with problems first 
 The dataset itself is not touched. What was read is remembered, so that a second check reads changed files only.
 """
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from config import RUNS, CheckConfig, parse_cli
-from utils.checks import DataCheck, Dataset, cache_file, check_dataset, list_dataset
+from utils.checks import DataCheck, FoundDataset, cache_file, check_dataset, list_dataset
 from utils.contact_sheet import AMBER, NEUTRAL, RED, Tile, contact_sheet, matte_overlay
 from utils.errors import UserError, printable, run_script
-from utils.files import require_writable
+from utils.files import require_apart, require_writable
 from utils.gallery import shrink
-from utils.images import quantise, read_alpha, read_rgb, write_image
-from utils.pairs import Pair
-from utils.parallel import cpu_cores, ordered_map
+from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
+from utils.pairs import Pair, folders_there
+from utils.parallel import cpu_cores, in_threads
 from utils.problems import Problem, write_problems
-from utils.progress import progress
 
 TILE_PX = 280
 GOOD = 5  # of so many pairs on the sheet, one has no problem: to compare with
+
+LEGEND = "right: the photograph with its matte, purple what it removes, yellow its edge"
 
 Item = TypeVar("Item")
 
@@ -36,7 +35,7 @@ Item = TypeVar("Item")
 def main() -> int:
     options = parse_cli(CheckConfig, prog="python -m tools.check_data", description=__doc__)
     dataset = list_dataset(options.data_root, options.dataset, options.splits)
-    refuse_inputs(options.output, dataset)
+    require_apart(options.output, "--output", folders(dataset), may_hold=True)
     require_writable(options.output, "--output")
     check = check_dataset(
         dataset,
@@ -51,16 +50,15 @@ def main() -> int:
     if options.sheet_pairs:
         write_image(options.output / "contact_sheet.png", draw(check, options.sheet_pairs, options.max_pixels))
         print(f"contact sheet: {options.output / 'contact_sheet.png'}")
-    return verdict(check, skip=options.on_bad == "skip")
+    status = verdict(check, skip=options.on_bad == "skip")
+    return max(status, 0 if options.splits else require_splits(dataset))
 
 
-def refuse_inputs(output: Path, dataset: Dataset) -> None:
-    """Raises UserError if the output is a folder of the dataset's files, or in one."""
-    there = Path(os.path.realpath(output))
+def folders(dataset: FoundDataset) -> Iterator[Path]:
+    """The folders its files lie in."""
     for listing in dataset.splits.values():
-        for folder in (*(each for pair in listing.folders for each in pair), *listing.trimap_folders):
-            if there.is_relative_to(os.path.realpath(folder)):
-                raise UserError(f"--output {output} is in {folder}, a folder of the dataset; choose another folder")
+        yield from (folder for images_and_alphas in listing.folders for folder in images_and_alphas)
+        yield from listing.trimap_folders
 
 
 def verdict(check: DataCheck, *, skip: bool) -> int:
@@ -74,6 +72,25 @@ def verdict(check: DataCheck, *, skip: bool) -> int:
         return 0
     print(f"training with --on-bad skip uses {left}")
     return 0 if skip else 1
+
+
+def require_splits(dataset: FoundDataset) -> int:
+    """Says which split train.py would look for in vain, or could not use, and gives the exit status."""
+    if "train" not in dataset.layout.splits:  # a test set only, which nobody trains on
+        return 0
+    there = {*dataset.splits, *dataset.same}
+    held_out = ["val", "test"] if dataset.layout.name == "Custom" else ["val"]
+    faults = []
+    for wanted in (["train"], held_out):
+        if broken := dataset.broken.keys() & set(wanted) - {"test"}:
+            faults.append(f"{''.join(broken)} cannot be used ({dataset.broken[min(broken)]})")
+        elif not there & set(wanted):
+            faults.append(f"no {' or '.join(f'{dataset.layout.splits[split][0]}/' for split in wanted)} found")
+    if not faults:
+        return 0
+    here = folders_there(dataset.root)
+    print(printable(f"{'; '.join(faults)}: train.py cannot use this; folders here: {here}"))
+    return 1
 
 
 # ------------------------------------------------------------------------------------------------ the contact sheet
@@ -92,13 +109,11 @@ def draw(check: DataCheck, count: int, max_pixels: int) -> np.ndarray:
     faulty = one_of_each_kind_first(check.problems, most)[:most]
     calls = [(faulty_tile, (problems, check, max_pixels)) for problems in faulty]
     calls += [(good_tile, (*each, max_pixels)) for each in spread(good, count - len(faulty))]
-    with ThreadPoolExecutor(cpu_cores()) as executor:
-        drawn = ordered_map(lambda call: call[0](*call[1]), calls, executor=executor, ahead=2 * cpu_cores())
-        tiles = list(progress(drawn, total=len(calls), desc="draw", unit="pair"))
+    tiles = list(in_threads(lambda call: call[0](*call[1]), calls, desc="draw", unit="pair", num_workers=cpu_cores()))
     errors = len({(problem.split, problem.name) for problem in check.errors()})
     counts = f"{errors} cannot be used (red), {len(named) - errors} doubtful (amber), {len(good)} others"
     title = f"{check.dataset.root}: {counts}; {len(tiles)} shown"
-    return contact_sheet(tiles, tile_px=TILE_PX, title=title)
+    return contact_sheet(tiles, tile_px=TILE_PX, title=title, legend=LEGEND)
 
 
 def one_of_each_kind_first(problems: Sequence[Problem], most: int) -> list[list[Problem]]:
@@ -139,9 +154,20 @@ def faulty_tile(problems: list[Problem], check: DataCheck, max_pixels: int) -> T
         return Tile(f"{caption} = {first.other.name}", both, colour)
     listing = check.dataset.splits[first.split]
     pair = next((pair for pair in listing.pairs if pair.name == first.name), None)
+    if first.kind == "other-type":
+        return Tile(caption, (below(printable(first.message), check),), colour)
     if pair is None:
-        return Tile(caption, (photograph(first.file, max_pixels), printable(first.message)), colour)
-    return Tile(caption, views(pair, max_pixels), colour)
+        pictures = (photograph(first.file, max_pixels), printable(first.message))
+        return Tile(caption, tuple(below(each, check) for each in pictures), colour)
+    if any(problem.kind == "size-differs" for problem in problems):
+        sizes = " and ".join(f"{width}x{height}" for height, width in map(image_size, (pair.image, pair.alpha)))
+        caption = f"{kinds}: {sizes} · {first.split}/{first.name}"
+    return Tile(caption, tuple(below(each, check) for each in views(pair, max_pixels)), colour)
+
+
+def below(picture: np.ndarray | str, check: DataCheck) -> np.ndarray | str:
+    """A reason with its paths below the dataset's root, which the title names; pictures as they are."""
+    return picture.replace(f"{printable(str(check.dataset.root))}/", "") if isinstance(picture, str) else picture
 
 
 def good_tile(split: str, pair: Pair, max_pixels: int) -> Tile:
@@ -150,16 +176,16 @@ def good_tile(split: str, pair: Pair, max_pixels: int) -> Tile:
 
 
 def views(pair: Pair, max_pixels: int) -> tuple[np.ndarray | str, np.ndarray | str]:
-    """Photograph and overlay, small; the alpha alone where it does not fit; a reason where a file cannot be read."""
+    """Photograph and overlay, small; the alpha alone if its size is another; a reason where a file cannot be read."""
     rgb = photograph(pair.image, max_pixels)
     try:
         alpha = read_alpha(pair.alpha, max_pixels=max_pixels)
     except UserError as error:
         return rgb, printable(str(error))
-    alpha = shrink(alpha, TILE_PX)
-    if isinstance(rgb, str) or rgb.shape[:2] != alpha.shape:
-        return rgb, quantise(alpha)
-    return rgb, matte_overlay(rgb, alpha)
+    small = shrink(alpha, TILE_PX)
+    if isinstance(rgb, str) or image_size(pair.image) != alpha.shape:  # of the files: shrunk, they may be the same
+        return rgb, quantise(small)
+    return rgb, matte_overlay(rgb, small)
 
 
 def photograph(path: Path, max_pixels: int) -> np.ndarray | str:

@@ -3,7 +3,8 @@
     python -m tools.compose --foregrounds F --alphas A --backgrounds B --output SET --per-foreground 20
 
 SET/train (and SET/test, with --test-share) get im/, gt/, trimap/ and manifest.json, and `train.py --dataset custom
---data-root SET` finds them. The subjects' own colours are solved first: their soft edges hold the old background, which
+--data-root SET` finds them. It trains on train/ and validates on test/: to train, add --test-share 0.1, or a val/ of
+your own. The subjects' own colours are solved first: their soft edges hold the old background, which
 would bleed through. Cut-outs (without --alphas; their A channel is the alpha) hold their own colours.
 Composites that are there are kept, so an interrupted run can simply be started again; an input that changed is told by
 its size in bytes. What cannot be read is named at the end (status 1).
@@ -16,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from config import ComposeConfig, parse_cli
 from utils.backgrounds import damaged
 from utils.composed_folder import SPLITS, ComposedSet, begin, find_finished, finish
 from utils.composition import (
+    Made,
     Recipe,
     Source,
     Subject,
@@ -34,20 +36,35 @@ from utils.composition import (
     plan_subject,
     split_names,
 )
-from utils.contact_sheet import Tile, contact_sheet
+from utils.contact_sheet import RED, Tile, contact_sheet
 from utils.errors import UserError, printable, run_script
-from utils.files import require_writable
-from utils.foreground import require_method
+from utils.files import require_apart, require_writable
+from utils.foreground import Method, require_method
 from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
-from utils.names import index_images, match_names, shorten
+from utils.names import counted, index_images, match_names, shorten
 from utils.parallel import cpu_cores, ordered_map, process_pool
+from utils.problems import WARNINGS
 from utils.progress import progress
 from utils.seeds import seeded_rng
 
-VERSION = 1  # of the pictures: raise it with every change of what the same files and settings give
+VERSION = 3  # of the pictures: raise it with every change of what the same files and settings give
 BYTES_A_PIXEL = {"png": 1.7, "jpg": 0.5}  # of a composite, its alpha and its trimap, about
 EMPTY_AT = {"train": 1, "test": 0}  # the --test-share that leaves a split without foregrounds
 SHEET_TILES = 12
+
+
+class Plan(NamedTuple):
+    """What will be made.
+
+    Attributes:
+        subjects: By split, the foregrounds with their composites.
+        files: By split, how many foregrounds and backgrounds there are.
+        failed: The foregrounds whose header cannot be read, a line each.
+    """
+
+    subjects: dict[str, list[Subject]]
+    files: dict[str, dict[str, int]]
+    failed: list[str]
 
 
 class Job(NamedTuple):
@@ -63,12 +80,17 @@ def main() -> int:
     recipe = Recipe(
         options.seed, solve_method(options), options.trimap_kernel_px, options.image_format, options.max_side
     )
-    subjects, failed = plan(options, recipe)
-    wanted = {split: ComposedSet(settings(options, recipe), describe(subjects[split], options)) for split in SPLITS}
+    subjects, files, failed = plan(options, recipe)
+    wanted = {
+        split: ComposedSet(settings(options, recipe), describe(subjects[split], options), files[split])
+        for split in SPLITS
+    }
     finished = find_finished(options.output, wanted, overwrite=options.overwrite, flag="--output")
     jobs = [job for split in SPLITS for job in pending(subjects[split], options.output / split, recipe, finished)]
     require_whole_backgrounds(options, jobs)
     require_writable(options.output, "--output")
+    if options.contact_sheet:
+        require_writable(options.contact_sheet.parent, "--contact-sheet")
     print(forecast(subjects, jobs, recipe))
 
     begin(options.output, wanted, overwrite=options.overwrite)
@@ -76,20 +98,23 @@ def main() -> int:
     make = partial(run_job, options=options, recipe=recipe)
     with process_pool(workers) if workers > 1 else nullcontext() as pool:
         made = ordered_map(make, jobs, executor=pool, ahead=2 * max(1, workers))
-        for problems in progress(made, total=len(jobs), desc="compose", unit="foreground", disable=not jobs):
-            failed += problems
+        results = list(progress(made, total=len(jobs), desc="compose", unit="foreground", disable=not jobs))
     for split, count in finish(options.output, wanted).items():
-        print(f"{options.output / split}: {count} of {len(wanted[split].composites)} composites")
-    if options.contact_sheet:
-        write_image(options.contact_sheet, draw_sheet(subjects, options))
-        print(f"contact sheet {options.contact_sheet}")
+        print(f"{options.output / split}: {count} of {counted(len(wanted[split].composites), 'composite')}")
+    for note in notes(results, options):
+        print(f"note: {printable(note)}")
+    failed += [line for result in results for line in failures(result)]
     for problem in failed:
         print(f"failed: {printable(problem)}", file=sys.stderr)
+    if options.contact_sheet:
+        reasons = {name: reason for result in results for name, reason in result.failed.items()}
+        write_image(options.contact_sheet, draw_sheet(subjects, reasons, options))
+        print(f"contact sheet {options.contact_sheet}")
     return 1 if failed else 0
 
 
-def run_job(job: Job, *, options: ComposeConfig, recipe: Recipe) -> list[str]:
-    """Makes the composites of one foreground; returns what failed, a line each."""
+def run_job(job: Job, *, options: ComposeConfig, recipe: Recipe) -> Made:
+    """Makes the composites of one foreground."""
     return make_composites(
         job.subject, folder=job.folder, backgrounds=options.backgrounds, recipe=recipe, max_pixels=options.max_pixels
     )
@@ -100,27 +125,17 @@ def run_job(job: Job, *, options: ComposeConfig, recipe: Recipe) -> list[str]:
 
 def require_folders_apart(options: ComposeConfig) -> None:
     """Raises UserError if a result would be written among the inputs, or an input is given twice."""
-    inputs = {"--foregrounds": options.foregrounds, "--alphas": options.alphas, "--backgrounds": options.backgrounds}
-    inputs = {flag: real(folder) for flag, folder in inputs.items() if folder}
-    output = real(options.output)
-    sets = [real(options.output / split) for split in SPLITS]
-    for flag, folder in inputs.items():
-        if output.is_relative_to(folder) or any(folder.is_relative_to(each) for each in sets):
-            raise UserError(f"--output {options.output} overlaps with {flag} {folder}; choose another folder")
-    if inputs["--foregrounds"] == inputs["--backgrounds"]:
-        raise UserError("--foregrounds and --backgrounds are the same folder: backgrounds must not show the subjects")
+    inputs = [folder for folder in (options.foregrounds, options.alphas, options.backgrounds) if folder]
+    sets = [options.output / split for split in SPLITS]
+    for folder in sets:
+        require_apart(folder, "--output", inputs)
     if options.contact_sheet:
-        sheet = real(options.contact_sheet)
-        for folder in (*inputs.values(), *sets):
-            if sheet.is_relative_to(folder):
-                raise UserError(f"--contact-sheet {options.contact_sheet}: not among the images in {folder}")
+        require_apart(options.contact_sheet, "--contact-sheet", [*inputs, *sets])
+    if os.path.realpath(options.foregrounds) == os.path.realpath(options.backgrounds):
+        raise UserError("--foregrounds and --backgrounds are the same folder: backgrounds must not show the subjects")
 
 
-def real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
-
-
-def solve_method(options: ComposeConfig) -> str:
+def solve_method(options: ComposeConfig) -> Method | Literal["none"]:
     """The method that solves the foregrounds' colours, or "none"; raises UserError where it cannot be used."""
     method = options.solve or ("none" if options.alphas is None else "multilevel")
     if method == "none":
@@ -134,8 +149,8 @@ def solve_method(options: ComposeConfig) -> str:
     return method
 
 
-def plan(options: ComposeConfig, recipe: Recipe) -> tuple[dict[str, list[Subject]], list[str]]:
-    """All foregrounds with their composites, by split, and those whose header cannot be read, a line each."""
+def plan(options: ComposeConfig, recipe: Recipe) -> Plan:
+    """Deals the backgrounds; raises UserError where there are too few, or damaged ones, or no foregrounds."""
     sources = find_sources(options)
     backgrounds = index_images(options.backgrounds, "--backgrounds")
     foreground_names = split_names(list(sources), options.test_share, options.seed, "foreground")
@@ -145,12 +160,12 @@ def plan(options: ComposeConfig, recipe: Recipe) -> tuple[dict[str, list[Subject
         names, packs = foreground_names[split], background_names[split]
         if not names and options.test_share != EMPTY_AT[split]:
             raise UserError(
-                f"--test-share {options.test_share:g}: the lot gives none of the {len(sources)} foregrounds to "
+                f"--test-share {options.test_share:g}: the lot gives no foreground to "
                 f"{split}/; choose another share or --seed"
             )
         if names and len(packs) < options.per_foreground:
             raise UserError(
-                f"--per-foreground {options.per_foreground}: {split}/ has only {len(packs)} backgrounds in "
+                f"--per-foreground {options.per_foreground}: {split}/ has only {counted(len(packs), 'background')} in "
                 f"{options.backgrounds}; lower it, or add backgrounds"
             )
         dealt[split] = deal(names, packs, options.per_foreground, seeded_rng(options.seed, "deal", split))
@@ -165,7 +180,11 @@ def plan(options: ComposeConfig, recipe: Recipe) -> tuple[dict[str, list[Subject
                 subjects[split].append(plan_subject(name, sources[name], seen, recipe))
             except UserError as error:
                 failed.append(str(error))
-    return subjects, failed
+    files = {
+        split: {"foregrounds": len(foreground_names[split]), "backgrounds": len(background_names[split])}
+        for split in SPLITS
+    }
+    return Plan(subjects, files, failed)
 
 
 def find_sources(options: ComposeConfig) -> dict[str, Source]:
@@ -211,7 +230,8 @@ def require_whole_backgrounds(options: ComposeConfig, jobs: list[Job]) -> None:
 
 def refuse_backgrounds(problems: list[str]) -> None:
     if problems:
-        raise UserError(f"{len(problems)} backgrounds cannot be used: {shorten(problems, '; ')}; no composite was made")
+        what = counted(len(problems), "background")
+        raise UserError(f"{what} cannot be used: {shorten(problems, '; ')}; no composite was made")
 
 
 def settings(options: ComposeConfig, recipe: Recipe) -> dict[str, Any]:
@@ -248,19 +268,19 @@ def forecast(subjects: dict[str, list[Subject]], jobs: list[Job], recipe: Recipe
     total = sum(len(subject.composites) for each in subjects.values() for subject in each)
     left = [(job.subject.shape, composite.window) for job in jobs for composite in job.subject.composites]
     if not left:
-        return f"all {total} composites are there"
+        return f"nothing to make: {counted(total, 'composite')} there already"
     there = f", {total - len(left)} are there" if total > len(left) else ""
     gigabytes = sum(height * width for (height, width), _ in left) * BYTES_A_PIXEL[recipe.image_format] / 1e9
     sizes = list(dict.fromkeys(f"{width}x{height}" for (height, width), _ in left))
     text = (
-        f"{len(left)} composites of {len(jobs)} foregrounds to make{there}; about {gigabytes:.2g} GB; "
-        f"sizes {shorten(sizes)}; colours: {recipe.solve}"
+        f"{counted(len(left), 'composite')} of {counted(len(jobs), 'foreground')} to make{there}; "
+        f"about {gigabytes:.2g} GB; sizes {shorten(sizes)}; colours: {recipe.solve}"
     )
     scales = [max(shape[0] / window.height, shape[1] / window.width) for shape, window in left]
     enlarged = [scale for scale in scales if scale > 1]
     if enlarged:
         text += (
-            f"\nnote: {len(enlarged)} backgrounds are smaller than their foreground and enlarged, up to "
+            f"\nnote: {counted(len(enlarged), 'background')} smaller than the foreground, enlarged up to "
             f"{max(enlarged):.1f} times: blurred beside a sharp subject; give larger photographs, or --max-side"
         )
     return text
@@ -269,15 +289,36 @@ def forecast(subjects: dict[str, list[Subject]], jobs: list[Job], recipe: Recipe
 # -------------------------------------------------------------------------------------------------- after the work
 
 
-def draw_sheet(subjects: dict[str, list[Subject]], options: ComposeConfig) -> np.ndarray:
-    """The first composite of the first foregrounds, with its alpha and its trimap."""
+def notes(results: list[Made], options: ComposeConfig) -> list[str]:
+    """What one should look at: alphas that look wrong, a line a kind, and that there is nothing to validate on."""
+    lines = []
+    for kind, remedy in WARNINGS.items():
+        if names := [result.name for result in results if kind in result.doubts]:
+            lines.append(f"{counted(len(names), 'alpha')} ({shorten(names)}): {remedy}")
+    if not any((options.output / split).is_dir() for split in ("test", "val")):
+        lines.append(f"{options.output} has no test/: add --test-share 0.1, or a val/ of your own, to train on it")
+    return lines
+
+
+def failures(result: Made) -> list[str]:
+    """Why composites of a foreground were not made: a line a reason, with what it cost."""
+    names: dict[str, list[str]] = {}
+    for name, reason in result.failed.items():
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{reason} ({lost[0] if len(lost) == 1 else counted(len(lost), 'composite')})" for reason, lost in names.items()
+    ]
+
+
+def draw_sheet(subjects: dict[str, list[Subject]], reasons: dict[str, str], options: ComposeConfig) -> np.ndarray:
+    """The first composite of the first foregrounds, with its alpha and its trimap, or with the reason why not."""
     tiles = []
     firsts = [(split, subject) for split in SPLITS for subject in subjects[split]][:SHEET_TILES]
     for split, subject in firsts:
         first = subject.composites[0]
         paths = composite_paths(options.output / split, first.name, options.image_format)
-        if not all(map(os.path.isfile, paths.values())):  # failed, and named
-            tiles.append(Tile(f"{split}/{first.name}", ("not made",)))
+        if first.name in reasons:
+            tiles.append(Tile(f"{split}/{first.name}", (f"not made: {reasons[first.name]}",), RED))
             continue
         image, trimap = (read_rgb(paths[kind], max_pixels=options.max_pixels) for kind in ("im", "trimap"))
         pictures = (image, quantise(read_alpha(paths["gt"], max_pixels=options.max_pixels)), trimap)

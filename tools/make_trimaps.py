@@ -2,11 +2,11 @@
 
     python -m tools.make_trimaps --alphas gt --output trimap [--kernel-px 3 25]
 
-Trimaps that are already there are kept, so an interrupted run can simply be started again. An alpha that cannot be read
-is named at the end (status 1).
+Trimaps that are already there are kept, so an interrupted run can simply be started again; one is made again if its
+alpha changed since (by the times of the files), all with --overwrite. Without it, trimaps of another --kernel-px or
+--seed, or of somebody else, are refused. An alpha that cannot be read is named at the end (status 1).
 """
 
-import os
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -14,9 +14,10 @@ from pathlib import Path
 
 from config import TrimapConfig, parse_cli
 from utils.errors import UserError, printable, run_script
-from utils.files import remove_stale, require_writable
+from utils.files import is_up_to_date, remove_stale, require_apart, require_writable
 from utils.images import read_alpha, write_image
 from utils.names import index_images
+from utils.output_folder import OutputFolder
 from utils.parallel import cpu_cores, ordered_map, process_pool
 from utils.progress import progress
 from utils.seeds import seeded_rng
@@ -26,23 +27,17 @@ from utils.trimaps import random_trimap
 def main() -> int:
     options = parse_cli(TrimapConfig, prog="python -m tools.make_trimaps", description=__doc__)
     alphas = index_images(options.alphas, "--alphas")
-    read, written = (Path(os.path.realpath(folder)) for folder in (options.alphas, options.output))
-    if read.is_relative_to(written) or written.is_relative_to(read):
-        raise UserError(
-            f"--output {options.output} and --alphas {options.alphas}: one is inside the other; choose another folder"
-        )
+    require_apart(options.output, "--output", [options.alphas])
+    trimaps = {name: options.output / f"{name}.png" for name in alphas}
+    settings = {"kernel_px": list(options.kernel_px), "seed": options.seed}
+    folder = OutputFolder(options.output, "--output", settings, frozenset(trimaps.values()))
+    folder.check(overwrite=options.overwrite)
     require_writable(options.output, "--output")
     remove_stale(options.output, recursive=True)
-    pending = {
-        name: path
-        for name, path in alphas.items()
-        if options.overwrite or not os.path.isfile(options.output / f"{name}.png")
-    }
+    folder.begin(overwrite=options.overwrite)
+    pending = {name: path for name, path in alphas.items() if not is_up_to_date([trimaps[name]], [path])}
     if len(pending) < len(alphas):
-        print(
-            f"{len(alphas) - len(pending)} of {len(alphas)} are already in {options.output} and are kept, whatever "
-            f"they were made with (--overwrite makes them again)"
-        )
+        print(f"{len(alphas) - len(pending)} of {len(alphas)} are already in {options.output} and are kept")
 
     workers = min(options.num_workers or cpu_cores(), len(pending))
     make = partial(make_trimap, options=options)

@@ -1,7 +1,6 @@
 """Subjects in front of other photographs, composed while training; no torch."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,11 +9,10 @@ import numpy as np
 from utils.compositing import Layer, compose, covering_window, cut, merge
 from utils.errors import UserError
 from utils.foreground import estimate_foreground
-from utils.images import MAX_PIXELS, list_images, read_rgb, verify_image
-from utils.names import shorten
-from utils.pairs import Pair, read_pair
-from utils.parallel import ordered_map
-from utils.progress import progress
+from utils.images import MAX_PIXELS, image_size, list_images, read_rgb, verify_rgb
+from utils.names import match_names, shorten
+from utils.pairs import Pair, read_pair, sizes_differ
+from utils.parallel import in_threads
 
 if TYPE_CHECKING:
     from utils.transforms import TrainTransform, View  # torch, which composing on the disk does without
@@ -23,7 +21,7 @@ MAX_SUBJECTS = 3  # more hide each other
 
 
 class Composite(NamedTuple):
-    """rgb uint8 (S, S, 3), its alpha float32 (S, S) in [0, 1], and a name that tells every file in it."""
+    """rgb uint8 (S, S, 3), its alpha float32 (S, S) in [0, 1], and a name that tells what it is made of."""
 
     rgb: np.ndarray
     alpha: np.ndarray
@@ -75,14 +73,14 @@ class NewBackgrounds:
         """
         names = [pairs[index].name]
         subject, view = self._subject(pairs[index], transform, rng)
-        while len(names) < MAX_SUBJECTS and rng.random() < self.extra_subject_probability:
-            other = pairs[int(rng.integers(len(pairs)))]
+        while len(names) < min(MAX_SUBJECTS, len(pairs)) and rng.random() < self.extra_subject_probability:
+            other = pairs[(index + int(rng.integers(1, len(pairs)))) % len(pairs)]  # any but the first
             subject = merge(self._subject(other, transform, rng)[0], subject)
             names.append(other.name)
         path = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
         background = _behind(read_rgb(path, max_pixels=self.max_pixels), subject.alpha.shape, view, rng)
         rgb = compose(subject.foreground, background, subject.alpha)
-        return Composite(rgb, subject.alpha, f"{' + '.join(names)} on {path.name}")
+        return Composite(rgb, subject.alpha, f"{' + '.join(names)} on {path}")
 
     def _subject(self, pair: Pair, transform: "TrainTransform", rng: np.random.Generator) -> "tuple[Layer, View]":
         """Its colours and alpha as the network sees them, and where they were in the photograph."""
@@ -121,17 +119,41 @@ def find_backgrounds(folder: Path, flag: str = "--backgrounds", *, max_pixels: i
     return paths
 
 
-def damaged(backgrounds: Sequence[Path], *, max_pixels: int) -> list[str]:
-    """What is wrong, a line each, with the files that are no whole images or larger than `max_pixels`."""
+def find_foregrounds(
+    folder: Path, pairs: Sequence[Pair], flag: str = "--foregrounds", *, max_pixels: int = MAX_PIXELS
+) -> dict[str, Path]:
+    """The solved colours of each pair, by its name, checked.
+
+    Raises:
+        UserError: some are missing, damaged, or of another size than their photograph.
+    """
+    found, lacking = match_names([pair.name for pair in pairs], folder, flag)
+    if lacking:
+        raise UserError(
+            f"{flag} {folder}: {len(lacking)} of {len(pairs)} are missing there ({shorten(lacking)}); run "
+            f"python -m tools.solve_foreground again, or leave out {flag}"
+        )
+    problems = damaged(list(found.values()), max_pixels=max_pixels) or [
+        sizes_differ(found[pair.name], size, pair.alpha, true_size)
+        for pair in pairs
+        if (size := image_size(found[pair.name])) != (true_size := image_size(pair.alpha))
+    ]
+    if problems:
+        raise UserError(
+            f"{flag} {folder}: {len(problems)} of {len(pairs)} cannot be used: {shorten(problems, '; ')}; remove them "
+            f"and run python -m tools.solve_foreground again"
+        )
+    return found
+
+
+def damaged(pictures: Sequence[Path], *, max_pixels: int) -> list[str]:
+    """What is wrong, a line each, with the files that `read_rgb` would not read."""
 
     def problem(path: Path) -> str:
         try:
-            verify_image(path, max_pixels=max_pixels)
+            verify_rgb(path, max_pixels=max_pixels)
         except UserError as error:
             return str(error)
         return ""
 
-    with ThreadPoolExecutor(8) as executor:
-        found = ordered_map(problem, backgrounds, executor=executor, ahead=32)  # few wait when Ctrl-C is pressed
-        bar = progress(found, total=len(backgrounds), desc="check backgrounds", unit="img", disable=not backgrounds)
-        return [each for each in bar if each]
+    return [each for each in in_threads(problem, pictures, desc="check pictures", unit="img") if each]

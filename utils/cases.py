@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +11,9 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import CannotWriteError
 from utils.gallery import Panels, make_panels
-from utils.images import quantise, read_alpha, read_rgb, verify_alpha, verify_image, write_image
+from utils.images import quantise, read_alpha, read_rgb, verify_alpha, verify_rgb, write_image
 from utils.pairs import sizes_differ
-from utils.progress import progress
+from utils.parallel import in_threads
 from utils.scoring import ImageScores, score_image
 from utils.trimaps import UNKNOWN, read_trimap, trimap_from_alpha
 
@@ -145,13 +144,13 @@ def _unknown(task: Task, alpha: np.ndarray) -> np.ndarray | None:
 def check_cases(cases: Sequence[Case], *, max_pixels: int, num_workers: int = 8) -> tuple[dict[str, str], int]:
     """Finds, before any work, files that are damaged, too large, of another size than their truth, or no mattes.
 
-    Grey JPEG and PNG, and photographs, are checked for completeness without being decoded; a matte with colour channels
-    or floats is decoded, and so is every trimap: they take a small part of the time that scoring takes.
+    JPEG and PNG in which nothing else can be wrong are checked for completeness without being decoded; other files,
+    such as mattes with colours, are decoded, and so is every trimap: a small part of the time that scoring takes.
 
     Returns:
         Name of a case that cannot be scored to the reason, empty if all is well; the pixels of the largest case.
     """
-    checks = {"alpha": verify_alpha, "prediction": verify_alpha, "image": verify_image}
+    checks = {"alpha": verify_alpha, "prediction": verify_alpha, "image": verify_rgb}
 
     def check(case: Case) -> tuple[str, int]:
         files = case.files()
@@ -165,8 +164,7 @@ def check_cases(cases: Sequence[Case], *, max_pixels: int, num_workers: int = 8)
             return str(error), 0
         return "", math.prod(sizes["alpha"])
 
-    with ThreadPoolExecutor(max(1, num_workers)) as executor:
-        found = list(progress(executor.map(check, cases), total=len(cases), desc="check", unit="img"))
+    found = list(in_threads(check, cases, desc="check", unit="img", num_workers=num_workers))
     problems = {case.name: text for case, (text, _) in zip(cases, found, strict=True) if text}
     return problems, max((pixels for _, pixels in found), default=0)
 

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,15 @@ class CheckCache:
 
     Args:
         path: The file; None: nothing is remembered.
-        max_pixels: What was seen with another limit does not count.
-        recheck: Nor does what was seen before.
+        max_pixels: What was seen with another limit does not count, but is kept.
     """
 
-    def __init__(self, path: Path | None, max_pixels: int, *, recheck: bool = False):
+    def __init__(self, path: Path | None, max_pixels: int):
         self.path = path
         self.max_pixels = max_pixels
         self._lines: dict[str, dict[str, Any]] = {}
         self._file: Any = None
-        if path is not None and not recheck:
+        if path is not None:
             self._read()
 
     def _read(self) -> None:
@@ -44,8 +44,8 @@ class CheckCache:
                 with contextlib.suppress(ValueError, TypeError, AttributeError, LookupError):
                     line = json.loads(text)
                     _inspection(line)
-                    if (line["version"], line["max_pixels"]) == (VERSION, self.max_pixels):
-                        self._lines[_key(line["files"])] = line
+                    if line["version"] == VERSION:
+                        self._lines[_key(line["files"], line["max_pixels"])] = line
 
     def stamp(self, pair: Pair) -> Stamp | None:
         """What tells whether a file of the pair was changed: sizes in bytes and times in ns; None if one is gone."""
@@ -57,10 +57,15 @@ class CheckCache:
 
     def get(self, pair: Pair) -> Inspection | None:
         """What was seen of a pair, if none of its files has changed since."""
-        line = self._lines.get(_key(_files(pair)))
+        line = self._lines.get(_key(_files(pair), self.max_pixels))
         if line is None or line["stamp"] != self.stamp(pair):
             return None
         return _inspection(line)
+
+    def forget(self, pairs: Iterable[Pair]) -> None:
+        """Nothing was seen of these pairs."""
+        for pair in pairs:
+            self._lines.pop(_key(_files(pair), self.max_pixels), None)
 
     def __enter__(self) -> "CheckCache":
         if self.path is not None:
@@ -75,8 +80,11 @@ class CheckCache:
             self._file = None
 
     def add(self, pair: Pair, stamp: Stamp | None, inspection: Inspection) -> None:
-        """Remembers what was seen of a pair whose files bore this stamp before they were read."""
-        if self._file is None or stamp is None:
+        """Remembers what was seen of a pair whose files bore this stamp before they were read.
+
+        Not of a file that could not be opened: it may be well, without a change of its stamp, a moment later.
+        """
+        if self._file is None or stamp is None or any(each.kind == "unreadable" for each in inspection.findings):
             return
         line = {
             "version": VERSION,
@@ -89,7 +97,7 @@ class CheckCache:
             self._file.write(f"{json.dumps(line)}\n".encode())  # unbuffered: a kill leaves at most half a line
 
     def _write(self) -> None:
-        """Keeps what counts of files that are still there."""
+        """Keeps what is known of files that are still there."""
         lines = [line for line in self._lines.values() if all(map(os.path.exists, line["files"]))]
         text = "".join(f"{json.dumps(line)}\n" for line in lines)
         write_atomically(self.path, lambda file: file.write(text.encode()))
@@ -99,8 +107,8 @@ def _files(pair: Pair) -> list[str]:
     return [str(pair.image), str(pair.alpha)]
 
 
-def _key(files: list[str]) -> str:
-    return "\0".join(files)
+def _key(files: list[str], max_pixels: int) -> str:
+    return "\0".join([*files, str(max_pixels)])
 
 
 def _inspection(line: dict[str, Any]) -> Inspection:

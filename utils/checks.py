@@ -8,8 +8,9 @@ import base64
 import hashlib
 import os
 import shlex
+import unicodedata
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,27 +19,35 @@ import numpy as np
 from utils.check_cache import CheckCache
 from utils.duplicates import THUMBNAIL_PX, Signature, find_duplicates
 from utils.errors import UserError, printable
-from utils.images import natural_key
+from utils.images import OTHER_EXTENSIONS, list_images, natural_key
 from utils.inspection import Inspection, inspect_pair
 from utils.layouts import DatasetLayout
 from utils.names import shorten
 from utils.pairs import Listing, NotFound, Pair, find_layout, find_split, list_in_layout
-from utils.parallel import cpu_cores, ordered_map
+from utils.parallel import in_threads
 from utils.problems import ERRORS, WARNINGS, Problem
-from utils.progress import progress
 
 OnBad = Literal["error", "skip"]
 
 _MOST = 0.5  # share of a split from which a problem is one of the set, not of some files
 
 
-class Dataset(NamedTuple):
-    """What `list_dataset` found: each split once, and the splits that have the same folders as an earlier one."""
+class FoundDataset(NamedTuple):
+    """What `list_dataset` found.
+
+    Attributes:
+        root: What the user gave, absolute.
+        layout: Of the dataset.
+        splits: Each split once.
+        same: Splits that have the same folders as an earlier one, and that one.
+        broken: Splits that were not named and whose folders cannot be listed, and why.
+    """
 
     root: Path
     layout: DatasetLayout
     splits: dict[str, Listing]
     same: dict[str, str]
+    broken: dict[str, str]
 
 
 class DataCheck(NamedTuple):
@@ -51,7 +60,7 @@ class DataCheck(NamedTuple):
         inspections: Split to name to what was seen, of all pairs.
     """
 
-    dataset: Dataset
+    dataset: FoundDataset
     pairs: dict[str, list[Pair]]
     problems: list[Problem]
     inspections: dict[str, dict[str, Inspection]]
@@ -65,7 +74,9 @@ class DataCheck(NamedTuple):
         lines = [f"{self.dataset.layout.name} in {self.dataset.root}"]
         for split in self.dataset.splits:
             lines.append(f"  {split}: {self._facts(split)}")
+            lines += self._swapped(split)
         lines += [f"  {split}: the folders of {other}" for split, other in self.dataset.same.items()]
+        lines += [f"  {split}: not checked: {why}" for split, why in self.dataset.broken.items()]
         for severity, kinds in (("error", ERRORS), ("warning", WARNINGS)):
             found = {
                 kind: problems
@@ -81,7 +92,7 @@ class DataCheck(NamedTuple):
 
     def _where(self, problems: list[Problem]) -> str:
         """How many there are, how many of a split if it is most of it, and the first few names."""
-        names = shorten([f"{problem.split}/{problem.name}" for problem in problems])
+        names = shorten([_label(problem) for problem in problems])
         counts = {
             split: sum(problem.split == split and problem.name in pairs for problem in problems)
             for split, pairs in self.inspections.items()
@@ -93,6 +104,14 @@ class DataCheck(NamedTuple):
         ]
         share = f" ({'; '.join(most)})" if most else ""
         return f"{len(problems)}{share}: {names}"
+
+    def _swapped(self, split: str) -> Iterator[str]:
+        """A line, if most alphas of a split are colour pictures and most of its images are grey."""
+        seen = list(self.inspections[split].values())
+        colour = sum(any(finding.kind == "colour-alpha" for finding in each.findings) for each in seen)
+        if min(colour, sum(each.grey_image for each in seen)) > _MOST * len(seen):
+            images, alphas = (folder.name for folder in self.dataset.splits[split].folders[0])
+            yield f"  {split}: {images}/ and {alphas}/ look swapped: the alphas are in colour, the images are grey"
 
     def _facts(self, split: str) -> str:
         """The numbers of a split."""
@@ -112,39 +131,45 @@ class DataCheck(NamedTuple):
         return "; ".join([*facts, f"{trimaps} trimaps" if trimaps else "no trimaps"])
 
 
-def list_dataset(root: Path, dataset: str, splits: Sequence[str] = ()) -> Dataset:
+def _label(problem: Problem) -> str:
+    """Split and name; where the type of the file is the problem, with its extension."""
+    return f"{problem.split}/{problem.name}{problem.file.suffix if problem.kind == 'other-type' else ''}"
+
+
+def list_dataset(root: Path, dataset: str, splits: Sequence[str] = ()) -> FoundDataset:
     """Lists the files of a dataset, whether they match or not.
 
     Args:
         root: the dataset's own folder, or the folder that holds it.
         dataset: a key of utils.layouts.DATASETS, in any case.
-        splits: splits of it, in any case; none: those of train, val and test that are there.
+        splits: splits of it, in any case; none: those of train, val and test that are there, beside broken ones.
 
     Raises:
         NotFound: a split that was named is not there, or none is.
-        UserError: unknown name, or a folder of a split is missing or empty.
+        UserError: unknown name, or a folder of a split that was named is missing or empty, or no split is whole.
     """
     layout, root = find_layout(dataset), Path(root).absolute()
     wanted = [find_split(layout, split) for split in splits]
     found: dict[str, Listing] = {}
     same: dict[str, str] = {}
-    absent: list[NotFound] = []
+    faults: dict[str, UserError] = {}
     for split in dict.fromkeys(wanted or [each for each in ("train", "val", "test") if each in layout.splits]):
         try:
             listing = list_in_layout(root, layout, split)
-        except NotFound as error:
+        except UserError as error:
             if wanted:
                 raise
-            absent.append(error)
+            faults[split] = error
             continue
         earlier = next((other for other in found if found[other].folders == listing.folders), None)
         if earlier is None:
             found[split] = listing
         else:
             same[split] = earlier
+    broken = {split: str(error) for split, error in faults.items() if not isinstance(error, NotFound)}
     if not found:
-        raise absent[0]
-    return Dataset(root, layout, found, same)
+        raise faults[next(iter(broken or faults))]
+    return FoundDataset(root, layout, found, same, broken)
 
 
 def cache_file(folder: Path, root: Path) -> Path:
@@ -153,7 +178,7 @@ def cache_file(folder: Path, root: Path) -> Path:
 
 
 def check_dataset(
-    dataset: Dataset,
+    dataset: FoundDataset,
     *,
     max_pixels: int,
     num_workers: int | None = None,
@@ -175,14 +200,20 @@ def check_dataset(
     """
     pairs = {pair for listing in dataset.splits.values() for pair in listing.pairs}
     ordered = sorted(pairs, key=lambda pair: natural_key(str(pair.image)))
-    seen = _inspect(ordered, max_pixels, num_workers or 2 * cpu_cores(), CheckCache(cache, max_pixels, recheck=recheck))
+    remembered = CheckCache(cache, max_pixels)
+    if recheck:
+        remembered.forget(ordered)
+    seen = _inspect(ordered, max_pixels, num_workers, remembered)
     inspections = {
         split: {pair.name: seen[pair] for pair in listing.pairs} for split, listing in dataset.splits.items()
     }
     problems = [
         problem
         for split, listing in dataset.splits.items()
-        for problem in (*_mismatches(split, listing), *_findings(split, listing.pairs, seen))
+        for problem in (
+            *_mismatches(split, listing, dataset.layout.exclude),
+            *_findings(split, listing.pairs, seen),
+        )
     ]
     problems += _duplicates(dataset, inspections)
     rank = {kind: place for place, kind in enumerate((*ERRORS, *WARNINGS))}
@@ -197,7 +228,9 @@ def check_dataset(
     return DataCheck(dataset, usable, problems, inspections)
 
 
-def _inspect(pairs: Sequence[Pair], max_pixels: int, num_workers: int, cache: CheckCache) -> dict[Pair, Inspection]:
+def _inspect(
+    pairs: Sequence[Pair], max_pixels: int, num_workers: int | None, cache: CheckCache
+) -> dict[Pair, Inspection]:
     """Inspects pairs in threads, those the cache does not know."""
     seen = {pair: known for pair in pairs if (known := cache.get(pair)) is not None}
     unknown = [pair for pair in pairs if pair not in seen]
@@ -207,16 +240,20 @@ def _inspect(pairs: Sequence[Pair], max_pixels: int, num_workers: int, cache: Ch
         return pair, stamp, inspect_pair(pair, max_pixels)
 
     if unknown:
-        with ThreadPoolExecutor(num_workers) as executor, cache:
-            found = ordered_map(inspect, unknown, executor=executor, ahead=4 * num_workers)
-            for pair, stamp, inspection in progress(found, total=len(unknown), desc="check", unit="pair"):
+        with cache:
+            found = in_threads(inspect, unknown, desc="check", unit="pair", num_workers=num_workers)
+            for pair, stamp, inspection in found:
                 seen[pair] = inspection
                 cache.add(pair, stamp, inspection)
     return seen
 
 
-def _mismatches(split: str, listing: Listing) -> Iterator[Problem]:
+def _mismatches(split: str, listing: Listing, exclude: str) -> Iterator[Problem]:
     """A problem for each name that does not match; it names all files of this name."""
+    others = _other_types(listing, exclude)
+    for name, files in others.items():
+        text = f"{' and '.join(map(str, files))}: a type that is not read; convert to PNG or JPEG"
+        yield Problem(split, name, files[0], "other-type", text)
     what = {
         "no-alpha": "has no alpha; add one of the same name, or remove the image",
         "no-image": "has no image; add one of the same name, or remove the alpha",
@@ -227,7 +264,21 @@ def _mismatches(split: str, listing: Listing) -> Iterator[Problem]:
     }
     for kind, found in listing.mismatches.items():
         for name, files in found.items():
+            if name in others and kind in ("no-alpha", "no-image"):
+                continue  # it is there, but not read
             yield Problem(split, name, files[0], kind, f"{' and '.join(map(str, files))} {what[kind]}")
+
+
+def _other_types(listing: Listing, exclude: str) -> dict[str, list[Path]]:
+    """Pictures of types that are not read, by name; but not those beside a whole pair of their name: it is used."""
+    whole = {pair.name for pair in listing.pairs}
+    found: dict[str, list[Path]] = {}
+    for folder in (folder for images_and_alphas in listing.folders for folder in images_and_alphas):
+        for path in list_images(folder, recursive=True, extensions=OTHER_EXTENSIONS):
+            name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+            if name not in whole and not fnmatch(path.name, exclude):
+                found.setdefault(name, []).append(path)
+    return found
 
 
 def _findings(split: str, pairs: Sequence[Pair], seen: dict[Pair, Inspection]) -> Iterator[Problem]:
@@ -236,7 +287,7 @@ def _findings(split: str, pairs: Sequence[Pair], seen: dict[Pair, Inspection]) -
             yield Problem(split, pair.name, pair.image if role == "image" else pair.alpha, kind, message)
 
 
-def _duplicates(dataset: Dataset, inspections: dict[str, dict[str, Inspection]]) -> Iterator[Problem]:
+def _duplicates(dataset: FoundDataset, inspections: dict[str, dict[str, Inspection]]) -> Iterator[Problem]:
     """Photographs that are there twice; a file that belongs to two splits counts once."""
     places = {
         pair.image: (split, pair)
@@ -262,7 +313,7 @@ def _duplicates(dataset: Dataset, inspections: dict[str, dict[str, Inspection]])
                 yield Problem(split, pair.name, pair.image, "leak", text, first.image)
 
 
-def _place_key(dataset: Dataset, split: str, pair: Pair) -> tuple:
+def _place_key(dataset: FoundDataset, split: str, pair: Pair) -> tuple:
     return list(dataset.splits).index(split), natural_key(pair.name)
 
 

@@ -8,13 +8,16 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from utils.composition import KINDS, composite_paths
+from utils.composition import composite_paths
 from utils.errors import UserError
-from utils.files import remove_stale, write_atomically
+from utils.files import remove_file, remove_stale, write_atomically
 from utils.images import list_images
+from utils.layouts import KINDS
 from utils.names import shorten
+from utils.output_folder import differences
 
 SPLITS = ("train", "test")
 MANIFEST = "manifest.json"
@@ -27,18 +30,21 @@ class ComposedSet(NamedTuple):
     Attributes:
         settings: What decides the pixels of all composites; `image_format` is one of them.
         composites: By name, what each one was made of.
+        files: How many foregrounds and backgrounds there were to choose from.
     """
 
     settings: dict[str, Any]
     composites: dict[str, dict[str, Any]]
+    files: Mapping[str, int] = MappingProxyType({})
+
+    def paths(self, folder: Path, name: str) -> dict[str, Path]:
+        """The three files of a composite in the split's folder, by kind."""
+        return composite_paths(folder, name, self.settings["image_format"])
 
     def owners(self, folder: Path) -> dict[Path, dict[str, Any]]:
         """What each file of the set, in the split's folder, was made of."""
-        image_format = self.settings["image_format"]
         return {
-            path: made_of
-            for name, made_of in self.composites.items()
-            for path in composite_paths(folder, name, image_format).values()
+            path: made_of for name, made_of in self.composites.items() for path in self.paths(folder, name).values()
         }
 
 
@@ -60,7 +66,8 @@ def find_finished(root: Path, wanted: Mapping[str, ComposedSet], *, overwrite: b
         there = _images(folder)
         made, planned = read_set(folder), wanted[split]
         before, after = made.owners(folder) if made else {}, planned.owners(folder)
-        if foreign := [path.name for path in there if path not in before and path not in after]:
+        foreign = [path.relative_to(folder).as_posix() for path in there if path not in before and path not in after]
+        if foreign:
             raise UserError(
                 f"{flag} {root}: {folder} holds {len(foreign)} files that are not this program's ({shorten(foreign)}); "
                 f"choose another folder"
@@ -70,14 +77,29 @@ def find_finished(root: Path, wanted: Mapping[str, ComposedSet], *, overwrite: b
         if made is None:
             why = f"{len(there)} files without a manifest that says how they were made"
         elif made.settings != planned.settings:
-            why = f"composites made with {_differences(made.settings, planned.settings)}"
-        elif other := [path.name for path in there if before.get(path) != after.get(path)]:
-            why = f"{len(other)} files made of other foregrounds, alphas or backgrounds ({shorten(other)})"
+            why = f"composites made with {differences(made.settings, planned.settings)}"
+        elif any(before.get(path) != after.get(path) for path in there):
+            why = _changes(made, planned, folder, set(there))
         else:
             finished |= set(there)
             continue
         raise UserError(f"{flag} {root}: {folder} holds {why}; choose another folder, or replace all with --overwrite")
     return finished
+
+
+def _changes(made: ComposedSet, planned: ComposedSet, folder: Path, there: set[Path]) -> str:
+    """Why composites of the same settings are not those that are planned, for a message."""
+    changed, listed = [], False
+    for name in {**made.composites, **planned.composites}:
+        before, after = (each.composites.get(name, {}) for each in (made, planned))
+        paths = planned.paths(folder, name)
+        if before != after and not there.isdisjoint(paths.values()):
+            changed.append(paths["im"].relative_to(folder).as_posix())
+            listed |= before.get("background") != after.get("background")
+    if not listed:
+        return f"{len(changed)} composites made of other foregrounds, alphas or backgrounds ({shorten(changed)})"
+    counts = differences(made.files, planned.files)
+    return f"composites of another list of foregrounds or backgrounds{f' ({counts})' if counts else ''}"
 
 
 def begin(root: Path, wanted: Mapping[str, ComposedSet], *, overwrite: bool) -> None:
@@ -100,15 +122,15 @@ def finish(root: Path, wanted: Mapping[str, ComposedSet]) -> dict[str, int]:
     for split, composed in wanted.items():
         if not composed.composites:
             continue
-        folder, image_format = root / split, composed.settings["image_format"]
+        folder = root / split
         there = set(_images(folder))
         made = {
             name: made_of
             for name, made_of in composed.composites.items()
-            if there.issuperset(composite_paths(folder, name, image_format).values())
+            if there.issuperset(composed.paths(folder, name).values())
         }
         _write(folder / MANIFEST, composed._replace(composites=made))
-        (folder / _UNFINISHED).unlink(missing_ok=True)
+        remove_file(folder / _UNFINISHED)
         counts[split] = len(made)
     return counts
 
@@ -131,7 +153,8 @@ def read_set(folder: Path) -> ComposedSet | None:
 def _write(path: Path, composed: ComposedSet) -> None:
     # A line for each composite; ASCII, because a file name need not be valid UTF-8.
     lines = [f"{json.dumps(name)}: {json.dumps(made_of)}" for name, made_of in composed.composites.items()]
-    text = f'{{"settings": {json.dumps(composed.settings)},\n"composites": {{\n' + ",\n".join(lines) + "\n}}\n"
+    head = f'"settings": {json.dumps(composed.settings)},\n"files": {json.dumps(dict(composed.files))}'
+    text = f'{{{head},\n"composites": {{\n' + ",\n".join(lines) + "\n}}\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -143,12 +166,7 @@ def _images(folder: Path) -> list[Path]:
 def _remove_set(folder: Path, root: Path) -> None:
     """Removes a split's files, its manifests last, and the folders that are empty then."""
     for path in (*_images(folder), folder / MANIFEST, folder / _UNFINISHED):
-        path.unlink(missing_ok=True)
+        remove_file(path)
         with contextlib.suppress(OSError):  # one that is not empty, or is no more
             for parent in path.parents[: len(path.relative_to(root).parts) - 1]:
                 parent.rmdir()
-
-
-def _differences(made: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
-    keys = [key for key in {**made, **planned} if made.get(key) != planned.get(key)]
-    return ", ".join(f"{key} {made.get(key)} instead of {planned.get(key)}" for key in keys)

@@ -64,22 +64,8 @@ def merge(over: Layer, under: Layer) -> Layer:
     return Layer(foreground, np.minimum(over.alpha + seen, np.float32(1)))
 
 
-def cover(background: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random part of a background, at a random scale, that fills a picture.
-
-    Args:
-        background: uint8 (h, w, 3) of any size.
-        shape: (H, W) to fill, each at least 1.
-        rng: Three numbers are drawn.
-
-    Returns:
-        uint8 (H, W, 3), contiguous and not a view of `background`.
-    """
-    return cut(background, covering_window(background.shape[:2], shape, rng), shape)
-
-
 def covering_window(size: tuple[int, int], shape: tuple[int, int], rng: np.random.Generator) -> Window:
-    """The part of a background that `cover` takes.
+    """A random part of a background, at a random scale, that fills a picture.
 
     The scale is drawn between the one at which the background just covers the shape and 1: at native size its texture
     is as sharp as the camera made it, and small. A background that is too small is enlarged, no more than it must be.
@@ -100,7 +86,7 @@ def covering_window(size: tuple[int, int], shape: tuple[int, int], rng: np.rando
 
 
 def cut(background: np.ndarray, window: Window, shape: tuple[int, int]) -> np.ndarray:
-    """The window of a background resized to `shape`: averaged when it shrinks, bicubic when it grows.
+    """The window of a background resized to `shape`: averaged along a side that shrinks, bicubic along one that grows.
 
     Args:
         background: uint8 (h, w, 3).
@@ -111,7 +97,7 @@ def cut(background: np.ndarray, window: Window, shape: tuple[int, int]) -> np.nd
         uint8 (H, W, 3), contiguous and not a view of `background`.
     """
     part = background[window.top : window.top + window.height, window.left : window.left + window.width]
-    if part.shape[:2] == tuple(shape):
-        return part.copy()
-    shrinks = window.height >= shape[0] and window.width >= shape[1]
-    return cv2.resize(part, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    # The area filter averages only if no side grows; each of the two copies what has its size already.
+    smaller = min(window.width, shape[1]), min(window.height, shape[0])
+    part = cv2.resize(part, smaller, interpolation=cv2.INTER_AREA)
+    return cv2.resize(part, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)

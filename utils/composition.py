@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,14 +16,16 @@ from PIL import Image
 from utils.compositing import Window, compose, covering_window, cut
 from utils.errors import UserError
 from utils.files import write_atomically
-from utils.foreground import estimate_foreground
+from utils.foreground import Method, estimate_foreground
 from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
-from utils.pairs import sizes_differ
+from utils.inspection import inspect_pair
+from utils.layouts import KINDS
+from utils.pairs import Pair, sizes_differ
+from utils.problems import WARNINGS
 from utils.seeds import seeded_rng
 from utils.shrinking import shrink, shrunk_size
 from utils.trimaps import random_trimap
 
-KINDS = ("im", "gt", "trimap")  # the folders of a custom dataset's split
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # Pillow's modes
 
 
@@ -34,7 +36,7 @@ class Source(NamedTuple):
     alpha: Path | None
 
 
-class Composite(NamedTuple):
+class PlannedComposite(NamedTuple):
     """A composite to make.
 
     Attributes:
@@ -65,9 +67,11 @@ class Subject(NamedTuple):
     source: Source
     size: tuple[int, int]
     shape: tuple[int, int]
-    composites: tuple[Composite, ...]
+    composites: tuple[PlannedComposite, ...]
 
-    def describe(self, made: Composite, foregrounds: Path, alphas: Path | None, backgrounds: Path) -> dict[str, Any]:
+    def describe(
+        self, made: PlannedComposite, foregrounds: Path, alphas: Path | None, backgrounds: Path
+    ) -> dict[str, Any]:
         """What one of its composites is made of, in JSON's types: paths are relative to the folders given."""
         image, alpha = self.source
         return {
@@ -83,6 +87,20 @@ class Subject(NamedTuple):
         }
 
 
+class Made(NamedTuple):
+    """What came of a foreground.
+
+    Attributes:
+        name: Of the subject.
+        failed: By composite that could not be made, why.
+        doubts: Kinds of `utils.problems.WARNINGS` that its alpha gives rise to.
+    """
+
+    name: str
+    failed: dict[str, str]
+    doubts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What decides the pixels of a set, besides its files.
@@ -96,7 +114,7 @@ class Recipe:
     """
 
     seed: int
-    solve: str
+    solve: Method | Literal["none"]
     trimap_kernel_px: tuple[int, int]
     image_format: str
     max_side: int | None
@@ -164,7 +182,7 @@ def plan_subject(name: str, source: Source, backgrounds: Mapping[str, tuple[int,
     size = image_size(source.image)
     shape = shrunk_size(size, recipe.max_side)
     composites = tuple(
-        Composite(
+        PlannedComposite(
             f"{name}_{index}",
             background,
             background_size,
@@ -183,7 +201,7 @@ def composite_paths(folder: Path, name: str, image_format: str) -> dict[str, Pat
 # ----------------------------------------------------------------------------------------------------- the pixels
 
 
-def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe: Recipe, max_pixels: int) -> list[str]:
+def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe: Recipe, max_pixels: int) -> Made:
     """Makes the composites of a foreground: im/, gt/ and trimap/ below `folder`.
 
     Args:
@@ -193,7 +211,7 @@ def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe
         max_pixels: Larger files are refused before they are decoded.
 
     Returns:
-        What failed, a line each; a foreground that cannot be used is one line.
+        What failed: all of its composites if the foreground itself cannot be used.
 
     Raises:
         CannotWriteError: The disk is full, say.
@@ -202,44 +220,55 @@ def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe
         rgb, alpha = read_subject(subject.source, max_pixels=max_pixels)
         if alpha.shape != subject.size:
             raise UserError(f"{subject.source.image}: its size has changed since the start; start again")
-        levels, alpha, rgb = shrink_subject(rgb, alpha, subject.shape)
+        levels, alpha, rgb = shrink_subject(rgb, alpha, subject.shape, solved_next=recipe.solve != "none")
         if recipe.solve != "none":
             rgb = estimate_foreground(rgb, alpha, method=recipe.solve).foreground
+        doubts = find_doubts(subject, max_pixels=max_pixels)
     except UserError as error:
-        return [f"{error} ({len(subject.composites)} composites)"]
-    failed = []
+        return Made(subject.name, {each.name: str(error) for each in subject.composites})
+    failed = {}
     for composite in subject.composites:
         try:
             background = read_rgb(backgrounds / composite.background, max_pixels=max_pixels)
             if background.shape[:2] != composite.background_size:
                 raise UserError(f"{backgrounds / composite.background}: its size has changed; start again")
         except UserError as error:
-            failed.append(f"{error} ({composite.name})")
+            failed[composite.name] = str(error)
             continue
         paths = composite_paths(folder, composite.name, recipe.image_format)
         rng = seeded_rng(recipe.seed, "trimap", composite.name)
         write_image(paths["trimap"], random_trimap(alpha, rng, recipe.trimap_kernel_px))
         write_image(paths["gt"], levels)
         _write(paths["im"], compose(rgb, cut(background, composite.window, subject.shape), alpha))
-    return failed
+    return Made(subject.name, failed, doubts)
+
+
+def find_doubts(subject: Subject, *, max_pixels: int) -> tuple[str, ...]:
+    """What tools.check_data would say of a foreground's alpha: kinds of `utils.problems.WARNINGS`."""
+    image, alpha = subject.source
+    findings = inspect_pair(Pair(subject.name, image, alpha or image), max_pixels).findings
+    return tuple(each.kind for each in findings if each.role == "alpha" and each.kind in WARNINGS)
 
 
 def read_subject(source: Source, *, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads rgb uint8 (H, W, 3) and alpha float32 (H, W) in [0, 1] of a foreground.
 
     Raises:
-        UserError: A file cannot be read, the two differ in size, or the file's own alpha is the same everywhere.
+        UserError: A file cannot be read, the two differ in size, the file's own alpha is the same everywhere, or
+            nothing of the foreground shows.
     """
     rgb = read_rgb(source.image, max_pixels=max_pixels)
-    alpha = read_alpha(source.alpha or source.image, max_pixels=max_pixels)
     if source.alpha is None:
         with Image.open(source.image) as image:
             lowest, highest = image.convert("RGBA").getchannel("A").getextrema()
-        if lowest == highest:  # read_alpha takes the grey value then
+        if lowest == highest:  # read_alpha would take the colours for the alpha
             raise UserError(f"{source.image}: its alpha channel is {lowest} everywhere; give its alpha in --alphas")
-    elif rgb.shape[:2] != alpha.shape:
+    alpha = read_alpha(source.alpha or source.image, max_pixels=max_pixels)
+    if rgb.shape[:2] != alpha.shape:
         differ = sizes_differ(source.image, rgb.shape[:2], source.alpha, alpha.shape)
         raise UserError(f"{differ}; make them the same size")
+    if not alpha.any():
+        raise UserError(f"{source.alpha}: alpha is 0 everywhere, so nothing would show; replace it")
     return rgb, alpha
 
 
@@ -254,7 +283,7 @@ def is_opaque(path: Path) -> bool:
 
 
 def shrink_subject(
-    rgb: np.ndarray, alpha: np.ndarray, shape: tuple[int, int]
+    rgb: np.ndarray, alpha: np.ndarray, shape: tuple[int, int], *, solved_next: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Averages a foreground down and rounds its alpha to what a file holds: the composite is then exactly its alpha's.
 
@@ -262,6 +291,9 @@ def shrink_subject(
         rgb: uint8 (h, w, 3).
         alpha: float32 (h, w) in [0, 1].
         shape: (H, W), no larger.
+        solved_next: The picture is averaged as it is, because solving it needs what the camera would have seen.
+            Otherwise each colour counts as much as it shows: what lies under alpha 0, black in most cut-outs, must not
+            darken the edge.
 
     Returns:
         Alpha in levels, (H, W): uint8 if it came in 8 bits, else uint16. The same alpha as float32 in [0, 1]. Colours,
@@ -269,9 +301,18 @@ def shrink_subject(
     """
     eight_bits = np.abs(alpha - quantise(alpha) / np.float32(255)).max() < 1e-6
     if alpha.shape != shape:
-        alpha, rgb = shrink(alpha, shape), shrink(rgb, shape)
+        share = shrink(alpha, shape)
+        rgb = shrink(rgb, shape) if solved_next else _shrink_shown(rgb, alpha, share)
+        alpha = share
     levels = quantise(alpha) if eight_bits else np.rint(np.clip(alpha, 0, 1) * 65535).astype(np.uint16)
     return levels, levels / np.float32(255 if eight_bits else 65535), rgb
+
+
+def _shrink_shown(rgb: np.ndarray, alpha: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Averages colours with alpha as their weight, to the size of `share`, the shrunk alpha; plainly where it is 0."""
+    weight = share[..., None]
+    shown = shrink(rgb * alpha[..., None], share.shape) / np.maximum(weight, 1e-6)
+    return np.where(weight > 0, np.rint(shown.clip(0, 255)), shrink(rgb, share.shape)).astype(np.uint8)
 
 
 def _write(path: Path, rgb: np.ndarray) -> None:

@@ -43,7 +43,9 @@ class Tile(NamedTuple):
     colour: Colour = NEUTRAL
 
 
-def contact_sheet(tiles: Sequence[Tile], *, columns: int = 3, tile_px: int = 240, title: str = "") -> np.ndarray:
+def contact_sheet(
+    tiles: Sequence[Tile], *, columns: int = 3, tile_px: int = 240, title: str = "", legend: str = ""
+) -> np.ndarray:
     """Draws tiles in rows.
 
     Args:
@@ -51,6 +53,7 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 3, tile_px: int = 240
         columns: Tiles a row, at least 1.
         tile_px: Side of the square each picture is fitted into: larger ones are averaged, smaller ones are enlarged.
         title: Above all; "" for none.
+        legend: How to read the pictures, below the title; "" for none.
 
     Returns:
         uint8 (H, W, 3). A row is as high as its highest picture.
@@ -67,12 +70,16 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 3, tile_px: int = 240
     ]
     heading = _font(round(1.3 * _font_px(tile_px)), bold=True)
     heading_px = round(2.2 * _font_px(tile_px)) if title else 0
-    height = heading_px + _GAP_PX + sum(row[0].height + _GAP_PX for row in rows)
+    legend_px = strip_px if legend else 0
+    height = heading_px + legend_px + _GAP_PX + sum(row[0].height + _GAP_PX for row in rows)
     page = Image.new("RGB", (width, height), _PAGE)
     if title:
         place = (_GAP_PX, _GAP_PX + heading_px // 2)
         ImageDraw.Draw(page).text(place, _fit_text(title, heading, width - 2 * _GAP_PX), _INK, heading, anchor="lm")
-    top = heading_px + _GAP_PX
+    if legend:
+        place = (_GAP_PX, heading_px + legend_px // 2)
+        ImageDraw.Draw(page).text(place, _fit_text(legend, font, width - 2 * _GAP_PX), _INK, font, anchor="lm")
+    top = heading_px + legend_px + _GAP_PX
     for row in rows:
         for column, tile in enumerate(row):
             page.paste(tile, (_GAP_PX + column * (tile_width + _GAP_PX), top))

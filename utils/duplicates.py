@@ -74,9 +74,11 @@ def _look_alikes(signatures: Sequence[Signature], among: list[int]) -> Iterator[
     flat, means = flat[order], means[order]
     for first in range(0, len(among), _BLOCK):
         block = flat[first : first + _BLOCK]
-        last = np.searchsorted(means, means[first + len(block) - 1] + _MOST_MEAN, side="right")
-        for match in _nearest(block, flat[first:last]):  # not those before: they have met this block already
-            one, other = (among[order[first + place]] for place in (match.queryIdx, match.trainIdx))
+        # Those before as well: they have met this block, but each saw its nearest few only.
+        low = np.searchsorted(means, means[first] - _MOST_MEAN)
+        high = np.searchsorted(means, means[first + len(block) - 1] + _MOST_MEAN, side="right")
+        for match in _nearest(block, flat[low:high]):
+            one, other = among[order[first + match.queryIdx]], among[order[low + match.trainIdx]]
             if one != other and _same_photograph(signatures[one], signatures[other]):
                 yield one, other
 

@@ -13,7 +13,15 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
-    """Wrong use or wrong input. The message is one line that names the file or flag and the remedy."""
+    """Wrong use or wrong input. The message is one line that names the file or flag and the remedy.
+
+    Attributes:
+        kind: Why an image file cannot be used, a key of utils.problems.ERRORS; empty for all else.
+    """
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class _Terminated(BaseException):

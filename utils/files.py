@@ -5,7 +5,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,6 +44,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        CannotWriteError: Its folder cannot be written.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be removed ({error.strerror}); choose another folder") from error
 
 
 def remove_stale(folder: Path, *, recursive: bool = False) -> None:
@@ -86,6 +98,35 @@ def require_writable(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} {folder}: {existing} is a file; choose another folder")
     try:
         write_atomically(existing / ".writable", lambda file: None)
-        (existing / ".writable").unlink()
+        (existing / ".writable").unlink(missing_ok=True)  # another process that asks the same may be quicker
     except (UserError, OSError) as error:
         raise UserError(f"{flag} {folder}: nothing can be written there; choose another folder") from error
+
+
+def require_apart(output: Path, flag: str, inputs: Iterable[Path], *, may_hold: bool = False) -> None:
+    """Makes sure, before any work, that results are not written among the files that are read; links are seen through.
+
+    Args:
+        output: A folder or a file to write.
+        flag: What gave it, for the messages.
+        inputs: Folders that are read, or kept for other results.
+        may_hold: Inputs in the output are no error: its results have names of their own.
+
+    Raises:
+        UserError: The output is one of the inputs or lies in one, or one lies in it.
+    """
+    written = Path(os.path.realpath(output))
+    for folder in inputs:
+        read = Path(os.path.realpath(folder))
+        if written.is_relative_to(read):
+            raise UserError(f"{flag} {output} is {folder}, or lies in it; choose another folder")
+        if read.is_relative_to(written) and not may_hold:
+            raise UserError(f"{flag} {output} holds {folder}; choose another folder")
+
+
+def is_up_to_date(outputs: Iterable[Path], inputs: Iterable[Path]) -> bool:
+    """Whether all outputs are there and none is older than an input, by the times of the files."""
+    try:
+        return min(path.stat().st_mtime_ns for path in outputs) >= max(path.stat().st_mtime_ns for path in inputs)
+    except OSError:  # one is not there
+        return False

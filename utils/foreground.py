@@ -12,8 +12,13 @@ import numpy as np
 
 from utils.errors import UserError
 
+Method = Literal["multilevel", "blur-fusion"]
+
 SOFT_BAND = (0.02, 0.98)  # alphas between which both colours show: where errors of colours are measured
 
+# What pymatting's solver pays for colours that differ where alpha does, which is where both show. Its default, 1, is
+# dear: on 18 embedded pictures the foreground is off by 11.4 levels and the picture by 1.6, here by 8.3 and 0.3.
+_GRADIENT_WEIGHT = 0.1
 _PASSES = 2  # a third comes 1 to 5 % closer for half as much work again
 _FAINT = 1e-3  # weight of a colour that does not show: what the coarser level says stays, until a neighbour knows more
 _TILE_PX = (64, 256)  # the arrays of a tile stay in the processor's cache
@@ -27,9 +32,7 @@ class Colours(NamedTuple):
     background: np.ndarray
 
 
-def estimate_foreground(
-    rgb: np.ndarray, alpha: np.ndarray, *, method: Literal["multilevel", "blur-fusion"] = "multilevel"
-) -> Colours:
+def estimate_foreground(rgb: np.ndarray, alpha: np.ndarray, *, method: Method = "multilevel") -> Colours:
     """Separates a picture into the colours of its foreground and of its background.
 
     Where alpha is 1 the foreground is the picture exactly, where it is 0 the background is. The foreground where alpha
@@ -57,7 +60,7 @@ def estimate_foreground(
     return Colours(foreground, background)
 
 
-def require_method(method: Literal["multilevel", "blur-fusion"]) -> None:
+def require_method(method: Method) -> None:
     """Makes sure, before any work, that a method can be used.
 
     Raises:
@@ -105,7 +108,9 @@ def _multilevel(rgb: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndar
     height, width = alpha.shape
     if alpha.size == 1:  # pymatting divides by the logarithm of the longer side
         rgb, alpha = np.repeat(rgb, 2, axis=1), np.repeat(alpha, 2, axis=1)
-    foreground, background = solve(rgb * np.float32(1 / 255), alpha, return_background=True)
+    foreground, background = solve(
+        rgb * np.float32(1 / 255), alpha, gradient_weight=_GRADIENT_WEIGHT, return_background=True
+    )
     return _eight_bits(foreground[:height, :width]), _eight_bits(background[:height, :width])
 
 

@@ -6,17 +6,16 @@ import cv2
 import numpy as np
 
 from utils.images import quantise
+from utils.shrinking import shrink as shrink_to
+from utils.shrinking import shrunk_size
 
 Panels = list[tuple[str, bytes]]  # (caption, JPEG)
 
 
 def shrink(picture: np.ndarray, side_px: int) -> np.ndarray:
     """A uint8 picture (H, W) or (H, W, 3) with its longer side at most `side_px`."""
-    scale = side_px / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = tuple(max(1, round(s * scale)) for s in picture.shape[1::-1])
-    return cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+    size = shrunk_size(picture.shape[:2], side_px)
+    return picture if size == picture.shape[:2] else shrink_to(picture, size)
 
 
 def error_heat(pred_alpha: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -25,7 +25,12 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from utils.errors import UserError
 from utils.files import write_atomically
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Pictures that are not read; who puts one into a dataset expects it to be used.
+OTHER_EXTENSIONS = (
+    ".heic", ".heif", ".hif", ".avif", ".gif", ".jxl", ".jp2", ".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".mpo", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2",
+)  # fmt: skip
 MAX_PIXELS = 200_000_000  # pixels; a 16384 x 12000 photograph passes, a 12 kB file that claims 1 gigapixel does not
 
 # The content decides the decoder, not the name. The list keeps Pillow from starting others (EPS runs Ghostscript).
@@ -36,7 +41,8 @@ _IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # and everything that start
 
 # A channel difference a grey matte never has after JPEG (which keeps grey within 2 levels): then it is a colour image.
 _COLOUR_TOLERANCE = 32 / 255
-_COLOUR_FRACTION = 0.01
+_COLOUR_FRACTION = 0.01  # of the pixels that are not black: a mask of a small subject is black all around
+_LEAST_LIT = 0.01  # share of the picture that counts as not black at least: some odd pixels are no colour image
 
 
 def natural_key(text: str) -> tuple[list[str | int], str]:
@@ -45,7 +51,7 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], text
 
 
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+def list_images(folder: Path, *, recursive: bool = False, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> list[Path]:
     """Lists the image files of a folder in natural order of their path below it.
 
     Hidden files and folders, Thumbs.db, desktop.ini, __MACOSX and files of other types are left out. Links to folders
@@ -54,6 +60,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     Args:
         folder: folder to look in.
         recursive: also look in its folders, at any depth.
+        extensions: in small letters, of the files that are listed.
 
     Returns:
         Paths that start with `folder`; empty if there are no images.
@@ -70,9 +77,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
             name for name in folders if recursive and not _is_ignored(name) and not _leads_back(folder, parent, name)
         ]
         found += [
-            Path(parent, name)
-            for name in files
-            if not _is_ignored(name) and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+            Path(parent, name) for name in files if not _is_ignored(name) and Path(name).suffix.lower() in extensions
         ]
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
@@ -99,6 +104,16 @@ def image_size(path: Path) -> tuple[int, int]:
     with _open(path, max_pixels=None) as image:
         width, height = image.size
         return (width, height) if _orientation(path, image) >= 5 else (height, width)
+
+
+def exif_orientation(path: Path) -> int:
+    """Reads the EXIF orientation that is applied to a file, 1 (as stored) to 8, from the header only.
+
+    Raises:
+        UserError: as `image_size`.
+    """
+    with _open(path, max_pixels=None) as image:
+        return _orientation(path, image)
 
 
 def verify_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -135,6 +150,22 @@ def verify_alpha(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     return read_alpha(path, max_pixels=max_pixels).shape
 
 
+def verify_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Checks that `read_rgb` will read a file; a JPEG or PNG, unless it has 16-bit colours, is not decoded.
+
+    Returns:
+        (height, width) in pixels, as displayed.
+
+    Raises:
+        UserError: as `read_rgb`.
+    """
+    with _open(path, max_pixels) as image:
+        nothing_else = image.format in _CHECKED_WITHOUT_DECODING and not _has_16_bit_colours(image)
+    if nothing_else:
+        return verify_image(path, max_pixels=max_pixels)
+    return read_rgb(path, max_pixels=max_pixels).shape[:2]
+
+
 def read_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads any supported image as 8-bit RGB.
 
@@ -153,7 +184,7 @@ def read_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     pixels = _decode(path, max_pixels)
     if pixels.dtype == np.float32:
-        raise UserError(f"{path}: floating-point image; save it with 8 or 16 bits per channel")
+        raise UserError(f"{path}: floating-point image; save it with 8 or 16 bits per channel", kind="pixel-format")
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.shape[2] < 3:  # grey, grey + alpha
@@ -185,8 +216,10 @@ def read_alpha(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if pixels.shape[2] < 3 or (np.array_equal(first, pixels[:, :, 1]) and np.array_equal(first, pixels[:, :, 2])):
         return _to_unit(path, first)  # exact: no weighted sum of equal values
     colour = _to_unit(path, pixels[:, :, :3])
-    if np.mean(np.ptp(colour, axis=2) > _COLOUR_TOLERANCE) > _COLOUR_FRACTION:
-        raise UserError(f"{path}: a colour image where an alpha is expected; give a grey matte or an alpha channel")
+    lit = max(np.mean(colour.max(axis=2) > _COLOUR_TOLERANCE), _LEAST_LIT)
+    if np.mean(np.ptp(colour, axis=2) > _COLOUR_TOLERANCE) > _COLOUR_FRACTION * lit:
+        text = f"{path}: a colour image where an alpha is expected; give a grey matte or an alpha channel"
+        raise UserError(text, kind="colour-alpha")
     return colour @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -194,7 +227,7 @@ def _to_unit(path: Path, values: np.ndarray) -> np.ndarray:
     """Maps stored values to contiguous float32 in [0, 1]."""
     if values.dtype == np.float32:
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise UserError(f"{path}: a floating-point alpha must lie in [0, 1]; rescale it")
+            raise UserError(f"{path}: a floating-point alpha must lie in [0, 1]; rescale it", kind="pixel-format")
         return np.ascontiguousarray(values)
     return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32, order="C")
 
@@ -241,7 +274,7 @@ def _open(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = None
     try:
         if path.stat().st_size == 0:
-            raise UserError(f"{path}: empty file (0 bytes); replace or remove it")
+            raise UserError(f"{path}: empty file (0 bytes); replace or remove it", kind="empty")
         # From a file object, not from a path: Pillow would map uncompressed TIFFs into memory and then forget to
         # turn them upright.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
@@ -249,21 +282,26 @@ def _open(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
             if max_pixels is not None and width * height > max_pixels:
                 raise UserError(
                     f"{path}: {width}x{height} is more than {max_pixels} pixels and was not decoded; "
-                    f"raise --max-pixels if the file is meant to be that large"
+                    f"raise --max-pixels if the file is meant to be that large",
+                    kind="too-large",
                 )
             if image.mode in ("I", "LAB"):
                 raise _unsupported(path, _tiff_format(path) or image.mode)
             yield image
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
+        raise UserError(f"{path}: no such file; check the path", kind="unreadable") from error
     except Image.UnidentifiedImageError as error:
         if pixel_format := _tiff_format(path):
             raise _unsupported(path, pixel_format) from error
-        raise UserError(f"{path}: not an image, or its header is damaged; replace or remove it") from error
+        text = f"{path}: not an image, or its header is damaged; replace or remove it"
+        raise UserError(text, kind="not-an-image") from error
     except _DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno:  # the system's, not the decoder's
-            raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-        raise UserError(f"{path}: cannot be read ({error}); the file is damaged: replace or remove it") from error
+            text = f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+            raise UserError(text, kind="unreadable") from error
+        text = f"{path}: cannot be read ({error}); the file is damaged: replace or remove it"
+        # Decoders tell by their words only.
+        raise UserError(text, kind="truncated" if "truncated" in str(error).lower() else "damaged") from error
 
 
 def _tiff_format(path: Path) -> str:
@@ -290,7 +328,8 @@ _TIFF_COLOURS = {6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
 
 
 def _unsupported(path: Path, pixel_format: str) -> UserError:
-    return UserError(f"{path}: pixel format {pixel_format} is not supported; save it with 8 or 16 bits per channel")
+    text = f"{path}: pixel format {pixel_format} is not supported; save it with 8 or 16 bits per channel"
+    return UserError(text, kind="pixel-format")
 
 
 def _decode(path: Path, max_pixels: int) -> np.ndarray:
@@ -392,7 +431,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray:
 
 def _decode_with_pillow(path: Path, image: Image.Image) -> np.ndarray:
     """Decodes what has no faster safe way, by mode."""
-    wide = any(";16" in str(tile.args) for tile in image.tile) and not image.mode.startswith("I")
+    wide = _has_16_bit_colours(image)  # asked now: Pillow forgets when it loads
     image.load()
     if wide:
         return _decode_16_bit_colour(path, np.array(image))
@@ -410,6 +449,11 @@ def _decode_with_pillow(path: Path, image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA" if image.mode.endswith(("A", "a")) else "RGB")
     pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _has_16_bit_colours(image: Image.Image) -> bool:
+    """Whether an opened file, not yet loaded, has 16 bits per colour channel, of which Pillow reads eight."""
+    return any(";16" in str(tile.args) for tile in image.tile) and not image.mode.startswith("I")
 
 
 def _decode_16_bit_colour(path: Path, high_bytes: np.ndarray) -> np.ndarray:

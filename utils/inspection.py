@@ -11,10 +11,10 @@ from PIL import Image
 
 from utils.duplicates import THUMBNAIL_PX, thumbnail
 from utils.errors import UserError
-from utils.images import read_alpha, read_rgb, verify_image
+from utils.images import exif_orientation, read_alpha, read_rgb, verify_image
 from utils.pairs import Pair, sizes_differ
 
-VERSION = 1  # of what is seen: raise it with every change, so that nothing that was remembered is taken for it
+VERSION = 3  # of what is seen: raise it with every change, so that nothing that was remembered is taken for it
 
 _SMALL_PX = 32  # side of what the encoder sees as one pixel at its deepest stage
 _ELONGATED = 8  # longer side / shorter side
@@ -22,17 +22,6 @@ _FAINT = 0.5
 _BORDER = 0.02  # width of the border that is looked at, as a share of the shorter side
 _REDUCTIONS = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 _REDUCED_PX = 8 * THUMBNAIL_PX  # least shorter side of a reduced JPEG: its thumbnail is that of the whole
-# What a reader says, without the file's name, to the kind it is; a truncated file "is damaged" as well.
-_KINDS = {
-    "empty file": "empty",
-    "not an image": "not-an-image",
-    "truncated": "truncated",
-    "was not decoded": "too-large",
-    "a colour image": "colour-alpha",
-    "floating-point": "pixel-format",
-    "is not supported": "pixel-format",
-    "the file is damaged": "damaged",
-}
 
 
 class Finding(NamedTuple):
@@ -84,8 +73,14 @@ def inspect_pair(pair: Pair, max_pixels: int) -> Inspection:
     image, image_size = _inspect_image(pair.image, max_pixels, findings)
     alpha, alpha_size = _inspect_alpha(pair.alpha, max_pixels, findings)
     if image_size and alpha_size and image_size != alpha_size:
-        text = f"{sizes_differ(pair.image, image_size, pair.alpha, alpha_size)}; make them the same size"
+        remedy = "make them the same size"
+        if image_size == alpha_size[::-1] and _only_image_turned(pair):
+            remedy = "the image is turned by EXIF, which its alpha most likely was not: turn the alpha as well"
+        text = f"{sizes_differ(pair.image, image_size, pair.alpha, alpha_size)}; {remedy}"
         findings.append(Finding("size-differs", "alpha", text))
+    elif image_size and alpha_size and _only_image_turned(pair) and _size_tells_nothing(pair.image, image_size):
+        text = f"{pair.image}: the image is turned by EXIF, its alpha is not: check that they match"
+        findings.append(Finding("exif", "image", text))
     return Inspection(findings, **image, **alpha)
 
 
@@ -106,6 +101,16 @@ def _inspect_image(path: Path, max_pixels: int, findings: list[Finding]) -> tupl
     small = base64.b64encode(thumbnail(grey).tobytes()).decode()
     fields = {"width": width, "height": height, "grey_image": header.grey, "digest": digest, "thumbnail": small}
     return fields, (height, width)
+
+
+def _only_image_turned(pair: Pair) -> bool:
+    """Whether EXIF turns or mirrors the image, and not the alpha."""
+    return exif_orientation(pair.image) > 1 and exif_orientation(pair.alpha) == 1
+
+
+def _size_tells_nothing(path: Path, size: tuple[int, int]) -> bool:
+    """Whether an image turned by EXIF is as high and as wide as it is stored."""
+    return exif_orientation(path) < 5 or size[0] == size[1]
 
 
 def _read_grey(path: Path, max_pixels: int) -> tuple[tuple[int, int], np.ndarray]:
@@ -135,9 +140,8 @@ def _inspect_alpha(path: Path, max_pixels: int, findings: list[Finding]) -> tupl
     if low == high:
         doubts.append(("constant", f"alpha is {low:.3g} everywhere; remove the pair if it is a mistake"))
     elif high < 1.5 / 255:
-        doubts.append(
-            ("stored-0-1", f"its largest value is {high:.2g}: 0 to 1 as whole numbers? rescale it to all levels")
-        )
+        cause = "0 to 1 as whole numbers" + (", or 8-bit values in a 16-bit file" if header.wide else "")
+        doubts.append(("stored-0-1", f"its largest value is {high:.2g}: {cause}? rescale it to all levels"))
     elif high < _FAINT:
         doubts.append(("faint", f"alpha never exceeds {high:.2g}; rescale it if this is no glass or smoke"))
     if low < high and looks_inverted(alpha / high):
@@ -176,7 +180,6 @@ def _header(path: Path) -> _Header:
 
 def _unusable(path: Path, role: str, error: UserError | OSError) -> Finding:
     if isinstance(error, OSError):
-        error = f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
-    said = str(error).removeprefix(f"{path}: ").lower()
-    kind = next((kind for words, kind in _KINDS.items() if words in said), "unreadable")
-    return Finding(kind, role, str(error))
+        text = f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+        return Finding("unreadable", role, text)
+    return Finding(error.kind, role, str(error))

@@ -5,6 +5,8 @@ A dataset is a tree of image and alpha folders; `DATASETS` lists the places a sp
 
 from dataclasses import dataclass, replace
 
+KINDS = ("im", "gt", "trimap")  # the folders of images, alphas and trimaps in the trees we write ourselves
+
 
 @dataclass(frozen=True)
 class DatasetLayout:

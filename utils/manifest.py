@@ -4,14 +4,17 @@ The manifest appears when everything is finished. Until then each sample is a li
 that was killed continues where it was.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 from utils.errors import UserError
 from utils.files import CannotWriteError, write_atomically
+from utils.layouts import KINDS
+from utils.names import shorten
 
 MANIFEST = "manifest.json"
 _JOURNAL = ".manifest.journal"
@@ -37,39 +40,55 @@ def read_records(target: Path, dataset: str, max_side: int | None) -> dict[str, 
     """Reads what earlier runs recorded, by path: the manifest, then the journal of a run that did not end.
 
     Raises:
-        UserError: They made another dataset or size, which must not be mixed with this one; or the manifest is not one.
+        UserError: They made another dataset or size, which must not be mixed with this one; or a file is not theirs.
     """
-    manifest, journal = target / MANIFEST, target / _JOURNAL
     records: dict[str, Entry] = {}
-    if manifest.exists():
+    for path, read in ((target / MANIFEST, _read_manifest), (target / _JOURNAL, _read_journal)):
+        if not path.exists():
+            continue
         try:
-            known = json.loads(manifest.read_bytes())
-            if known["version"] != _VERSION or not all(_is_inside(entry["path"]) for entry in known["files"]):
+            heads, entries = read(path)
+            if not all(map(_is_entry, entries)):
                 raise ValueError
-            records = {entry["path"]: entry for entry in known["files"]}
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"{manifest}: not a manifest of this script's; remove it, and the files are checked again"
+                f"{path}: not written by this script; remove it, and the files are checked again"
             ) from error
-        _require_same(target, known, dataset, max_side)
-    for line in _whole_lines(journal):
-        if isinstance(line, dict):
-            _require_same(target, line, dataset, max_side)
-        else:
-            records |= {entry["path"]: entry for entry in line}
+        for head in heads:
+            _require_same(target, head, dataset, max_side)
+        records |= {entry["path"]: entry for entry in entries}
     return records
 
 
-def _is_inside(path: str) -> bool:
-    return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+def _read_manifest(path: Path) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Its head and its entries, which are not checked yet."""
+    known = json.loads(path.read_bytes())
+    if known["version"] != _VERSION:
+        raise ValueError
+    return [known], known["files"]
 
 
-def _whole_lines(journal: Path) -> Iterator[Any]:
-    for line in journal.read_bytes().splitlines() if journal.exists() else []:
+def _read_journal(path: Path) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The heads of all runs that did not end, and their entries, which are not checked yet."""
+    heads, entries = [], []
+    for text in path.read_bytes().splitlines():
         try:
-            yield json.loads(line)
+            line = json.loads(text)
         except ValueError:  # half a line, of a run that was killed
             continue
+        if isinstance(line, dict):
+            heads.append(line)
+        else:
+            entries += line
+    return heads, entries
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is an `Entry`, of a file in one of KINDS' folders below the target."""
+    if not all(isinstance(entry[key], of) for key, of in Entry.__annotations__.items()):
+        return False
+    path = PurePosixPath(entry["path"])
+    return not path.is_absolute() and ".." not in path.parts and not set(KINDS).isdisjoint(path.parts[:-1])
 
 
 def _require_same(target: Path, known: dict[str, Any], dataset: str, max_side: int | None) -> None:
@@ -120,6 +139,36 @@ def write_manifest(target: Path, dataset: str, max_side: int | None, splits: lis
     if not path.exists() or path.read_bytes() != text:
         write_atomically(path, lambda file: file.write(text))
     (target / _JOURNAL).unlink(missing_ok=True)
+
+
+def entries_of_others(target: Path, records: dict[str, Entry], chosen: Collection[str]) -> list[Entry]:
+    """The entries of the sets that are not made again; a set that somebody removed as a whole has none.
+
+    A file that was only touched, or copied with its tree, is known by its hash.
+
+    Raises:
+        UserError: Files of such a set were changed or removed.
+    """
+    others = [entry for entry in records.values() if entry["split"] not in chosen]
+    there = {entry["split"] for entry in others if (target / entry["path"]).exists()}
+    entries, changed = [], []
+    for entry in others:
+        if entry["split"] not in there:
+            continue
+        path = target / entry["path"]
+        if is_untouched(target, entry):
+            entries.append(entry)
+        elif path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]:
+            entries.append(entry | {"mtime_ns": path.stat().st_mtime_ns})
+        else:
+            changed.append(entry)
+    if changed:
+        sets = " ".join(sorted({entry["split"] for entry in changed}))
+        raise UserError(
+            f"--target {target}: {len(changed)} files are not as they were made "
+            f"({shorten([entry['path'] for entry in changed])}): add {sets} to --splits to have them made again"
+        )
+    return entries
 
 
 def is_untouched(root: Path, entry: Entry, what: str = "") -> bool:

@@ -139,3 +139,8 @@ def shorten(names: Sequence[str], separator: str = ", ", *, most: int = _NAMED) 
     """Joins the first `most` names and counts the rest."""
     rest = len(names) - most
     return separator.join(names[:most]) + (f"{separator}{rest} more" if rest > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 pair", "2 pairs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -72,11 +72,11 @@ def _key(name: str) -> str:
 
 
 def _lookup(name: str, valid: Sequence[str], what: str) -> str:
-    """Finds `name` among `valid`, ignoring case, dashes and underscores; raises UserError with the nearest one."""
+    """Finds `name` among `valid`, ignoring case, dashes and underscores; raises UserError with one that is near."""
     keys = {_key(option): option for option in valid}
     if _key(name) in keys:
         return keys[_key(name)]
-    nearest = difflib.get_close_matches(_key(name), keys, n=1, cutoff=0)
+    nearest = difflib.get_close_matches(_key(name), keys, n=1)
     hint = f"did you mean {keys[nearest[0]]}? " if nearest else ""
     raise UserError(f"unknown {what} '{name}': {hint}choose one of {', '.join(valid)}")
 
@@ -85,7 +85,7 @@ def find_layout(dataset: str) -> DatasetLayout:
     """The layout of a dataset by its name, ignoring case, dashes and underscores.
 
     Raises:
-        UserError: unknown name; the message has the nearest one.
+        UserError: unknown name; the message has one that is near.
     """
     return DATASETS[_lookup(dataset, list(DATASETS), "dataset")]
 
@@ -94,7 +94,7 @@ def find_split(layout: DatasetLayout, split: str) -> str:
     """The split of a layout by its name, ignoring case, dashes and underscores.
 
     Raises:
-        UserError: unknown name; the message has the nearest one.
+        UserError: unknown name; the message has one that is near.
     """
     return _lookup(split, list(layout.splits), f"split of {layout.name}")
 
@@ -127,7 +127,7 @@ def resolve_benchmark(name: str) -> tuple[str, DatasetLayout, str]:
         name: a key of BENCHMARKS in any case, or DATASET/SPLIT, such as custom/val.
 
     Raises:
-        UserError: unknown name; the message has the nearest one.
+        UserError: unknown name; the message has one that is near.
     """
     if "/" in name:
         dataset, split = name.split("/", 1)
@@ -272,7 +272,7 @@ def list_in_layout(
         for place in (place.split(" + ")[0] for place in layout.splits[split])
     ]
     where = f"in {root.absolute()} and in a folder {layout.name} there, for {shorten(expected, ' or ')}"
-    raise NotFound(_missing(layout, split, f"looked {where}", flag))
+    raise NotFound(_missing(layout, split, f"looked {where}; folders there: {folders_there(root)}", flag))
 
 
 def _own_folders(root: Path, layout: DatasetLayout) -> list[Path]:
@@ -286,6 +286,12 @@ def _missing(layout: DatasetLayout, split: str, why: str, flag: str) -> str:
     source = f" (source: {layout.home})" if layout.home else ""
     demo = ", or run 'python train.py demo', which trains on embedded data" if flag == "--data-root" else ""
     return f"no {layout.name} {split} images: {why}; pass {flag} with the folder that holds them{source}{demo}"
+
+
+def folders_there(root: Path) -> str:
+    """The first few folders in a folder, in natural order; "none" if there are none."""
+    found = [child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    return shorten(sorted(found, key=natural_key), most=6) or "none"
 
 
 def _list(tree: list[tuple[Path, Path]], trimap_folders: list[Path], title: str, exclude: str, flag: str) -> Listing:

@@ -6,14 +6,15 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 import cv2
 
 from utils.errors import UserError
+from utils.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,6 +54,28 @@ def ordered_map(
         # Not in processes: when these are killed, a thread of their pool stumbles over calls that were cancelled.
         for future in () if isinstance(executor, ProcessPoolExecutor) else pending:
             future.cancel()
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], *, desc: str, unit: str, num_workers: int | None = None
+) -> Iterator[Result]:
+    """`map` in threads with a progress bar: for reading files, which waits for the disk or leaves Python's lock.
+
+    Few calls wait: Ctrl-C, or leaving the loop, ends it after those that run.
+
+    Args:
+        function: Called in threads.
+        items: What for.
+        desc: What the bar says is done.
+        unit: What it counts.
+        num_workers: Threads; None: two a CPU core.
+    """
+    workers = num_workers or 2 * cpu_cores()
+    with (
+        ThreadPoolExecutor(workers) as executor,
+        closing(ordered_map(function, items, executor=executor, ahead=4 * workers)) as results,
+    ):
+        yield from progress(results, total=len(items), desc=desc, unit=unit, disable=not items)
 
 
 def cpu_cores() -> int:

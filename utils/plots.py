@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,6 +68,7 @@ def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constan
             loss_axes.plot(log["step"], log[term], **style)
         loss_axes.plot(log["step"], log["total"], lw=1.8, color=INK, label="total")
         loss_axes.set_yscale("log")
+        _plain_numbers(loss_axes.yaxis)
         rate_axes = loss_axes.twinx()
         rate_axes.plot(log["step"], log["learning_rate"], lw=0.8, ls=":", color=REFERENCE)
         rate_axes.set_yticks([])
@@ -129,6 +130,41 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
         axis.set_title(column, fontsize=8, color=INK, pad=3)
     figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
     _write(path, figure)
+
+
+def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draws the time of a photograph over its megapixels, a line a network.
+
+    Args:
+        path: The PNG.
+        rows: Of tools.benchmark: preset, size ("WIDTHxHEIGHT"), precision, dense, seconds, device.
+    """
+    figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    lines: dict[tuple, list[tuple[float, float]]] = {}
+    for row in rows:
+        megapixels = float(np.prod([int(side) for side in row["size"].split("x")])) / 1e6
+        lines.setdefault((row["preset"], row["precision"], row["dense"]), []).append((megapixels, row["seconds"]))
+    colours = dict(
+        zip(dict.fromkeys(preset for preset, _, _ in lines), (REFINED, COARSE, "#8b3a62", INK), strict=False)
+    )
+    for (preset, precision, dense), points in lines.items():
+        label = f"{preset}, {precision}{', dense' if dense else ''}"
+        style = {"ls": ":" if dense else "-", "marker": "o" if precision == "fp32" else "s", "ms": 4}
+        axes.plot(*zip(*sorted(points), strict=True), label=label, color=colours.get(preset, REFERENCE), **style)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_numbers(axis)
+    axes.legend(fontsize=7, frameon=False)
+    _style(axes, f"seconds a photograph, {rows[0]['device']}", "megapixels")
+    _write(path, figure)
+
+
+def _plain_numbers(axis) -> None:
+    """0.1 instead of a power of ten, whose typesetting asks for fonts that not every machine has."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def _style(axes, title: str, x_label: str) -> None:

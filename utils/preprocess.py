@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,14 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.files import CannotWriteError, remove_stale, require_writable, write_atomically
+from utils.files import remove_file, remove_stale, require_apart, require_writable
+from utils.flat_tree import OWN, File, SourceSample, choose_sets, plan, published_sets
 from utils.images import MAX_PIXELS, verify_image
-from utils.layouts import DatasetLayout
-from utils.manifest import Entry, is_untouched, journal, read_records, write_manifest
+from utils.layouts import KINDS, DatasetLayout
+from utils.manifest import Entry, entries_of_others, is_untouched, journal, read_records, write_manifest
 from utils.names import collect, shorten
 from utils.pairs import find_in_layout
 from utils.parallel import ordered_map, process_pool
-from utils.plan import KINDS, File, Sample, choose_sets, plan, published_sets
+from utils.placing import place_file, require_links
 from utils.progress import progress
 from utils.shrinking import shrink_file, shrunk_size, shrunk_suffix
 
@@ -31,12 +31,14 @@ class Flattened(NamedTuple):
         made: files copied, linked or shrunk by this call.
         kept: files that were there already.
         failed: one line for each sample that cannot be used; nothing of it is in the target.
+        absent: sets that the source does not have and need not have.
     """
 
     pairs: dict[str, int]
     made: int
     kept: int
     failed: list[str]
+    absent: tuple[str, ...] = ()
 
 
 class _Rules(NamedTuple):
@@ -47,10 +49,18 @@ class _Rules(NamedTuple):
     max_pixels: int
 
 
+class _Content(NamedTuple):
+    """What a file is to hold."""
+
+    data: bytes
+    suffix: str
+    source: os.stat_result  # from before it was read: a change meanwhile is noticed later
+
+
 class _Made(NamedTuple):
     entries: list[Entry]
     made: int
-    failure: str
+    failed: list[str]
 
 
 def flatten(
@@ -75,30 +85,32 @@ def flatten(
         source: folder that holds the published sets, or the folder that holds it.
         target: folder to make or to complete.
         layout: of the dataset.
-        splits: published sets to take, such as DIS-TR, or folders of the target, such as train; all if empty. Sets that
-            earlier calls made stay.
-        link: hard-link to the source instead of copying; both must be on one disk.
+        splits: published sets to take, such as DIS-TR, or folders of the target, such as train; all if empty, or of a
+            dataset that nobody published those that are there. Sets that earlier calls made stay.
+        link: hard-link to the source instead of copying; both must be on one disk. Copies that are there become links,
+            and without it links become copies.
         max_side: px; a sample with a longer side is shrunk with the area filter. The others are copied.
         num_workers: processes; 1 works in the caller's.
         max_pixels: larger files are not decoded and fail.
 
     Raises:
         UserError: before anything is made: a set is missing or does not pair up, names collide, folders overlap, or the
-            target holds other files; later: the disk is full, or the finished tree is not as planned.
+            target holds other files, or changed ones of a set that is not asked for; later: the disk is full, or the
+            finished tree is not as planned.
     """
     source, target = Path(source), Path(target)
-    ours, theirs = target.resolve(), source.resolve()
-    if ours == theirs or theirs in ours.parents or ours in theirs.parents:
-        raise UserError(f"--target {target} and --source {source} overlap: choose a target outside of the source")
+    require_apart(target, "--target", [source])
     rules = _Rules(source, target, link, max_side, max_pixels)
     sets = published_sets(layout)
-    chosen = choose_sets(layout, sets, splits)
+    wanted = choose_sets(layout, sets, splits)
+    samples = plan(source, target, layout, wanted, may_lack=not splits and layout.name in OWN)
+    for folder in {path.parent for sample in samples for file in sample.files for path in file.wanted}:
+        require_apart(folder, "--target", [source])  # it may be a link that leads back
+    found = {sample.split for sample in samples}
+    chosen = {split: places for split, places in wanted.items() if split in found}
     places = sorted({place for places in chosen.values() for place in places})
-    samples = plan(source, target, layout, chosen)
     records = read_records(target, layout.name, max_side)
-    entries = [  # of the sets that are not asked for: they stay if nobody has touched them
-        entry for entry in records.values() if entry["split"] not in chosen and is_untouched(target, entry)
-    ]
+    entries = entries_of_others(target, records, chosen)
     _require_no_others(rules, places, samples, entries)
 
     todo = []
@@ -106,27 +118,14 @@ def flatten(
         finished = _finished(sample, records, rules)
         entries += finished
         todo += [] if finished else [sample]
-    made, failed = 0, []
-    if todo:
-        require_writable(target, "--target")
-        remove_stale(target, recursive=True)
-        if link:
-            _require_links(todo[0].files[0].source, target)
-        action = "linking" if link else "copying" if max_side is None else "shrinking"
-        workers = min(num_workers, len(todo))
-        pool = process_pool(workers) if workers > 1 else nullcontext()
-        with journal(target, layout.name, max_side) as note, pool as executor:
-            results = ordered_map(partial(_make, rules), todo, executor=executor, ahead=4 * workers)
-            for result in progress(results, total=len(todo), desc=action, unit="sample"):
-                note(result.entries)
-                entries += result.entries
-                made += result.made
-                failed += [result.failure] if result.failure else []
+    new = _make_all(rules, layout.name, todo, num_workers) if todo else _Made([], 0, [])
+    entries += new.entries
 
     counts = _verified(target, layout, places, entries)
     there = {entry["split"] for entry in entries}
     write_manifest(target, layout.name, max_side, [split for split in sets if split in there], entries)
-    return Flattened(counts, made, sum(entry["split"] in chosen for entry in entries) - made, failed)
+    kept = sum(entry["split"] in chosen for entry in entries) - new.made
+    return Flattened(counts, new.made, kept, new.failed, tuple(split for split in wanted if split not in chosen))
 
 
 def _suffixes(file: File, rules: _Rules) -> set[str]:
@@ -134,7 +133,7 @@ def _suffixes(file: File, rules: _Rules) -> set[str]:
     return {file.source.suffix} | ({shrunk_suffix(file.source, file.kind)} if rules.max_side else set())
 
 
-def _require_no_others(rules: _Rules, places: list[str], samples: list[Sample], entries: list[Entry]) -> None:
+def _require_no_others(rules: _Rules, places: list[str], samples: list[SourceSample], entries: list[Entry]) -> None:
     """Raises UserError if the folders to fill hold images that are neither planned nor in `entries`."""
     ours = {rules.target / entry["path"] for entry in entries}
     for sample in samples:
@@ -150,19 +149,7 @@ def _require_no_others(rules: _Rules, places: list[str], samples: list[Sample], 
             )
 
 
-def _require_links(file: Path, target: Path) -> None:
-    """Raises UserError if `target` cannot hold hard links to `file`; leaves nothing behind."""
-    parent = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
-    trial = parent / f".link-{os.getpid()}.tmp"
-    try:
-        os.link(file, trial)
-    except OSError as error:
-        raise UserError(f"--link: cannot link from {target} to {file} ({error.strerror}); leave out --link") from error
-    finally:
-        trial.unlink(missing_ok=True)
-
-
-def _finished(sample: Sample, records: dict[str, Entry], rules: _Rules) -> list[Entry]:
+def _finished(sample: SourceSample, records: dict[str, Entry], rules: _Rules) -> list[Entry]:
     """The entries of a sample whose files, at both ends, are as recorded; none if it is to be made."""
     entries: list[Entry] = []
     for file in sample.files:
@@ -176,97 +163,93 @@ def _finished(sample: Sample, records: dict[str, Entry], rules: _Rules) -> list[
         found = [entry for entry in found if is_untouched(rules.target, entry)]
         if len(found) != len(file.wanted) or not is_untouched(rules.source, found[0], "source_"):
             return []
+        if any(file.source.samefile(rules.target / entry["path"]) != rules.link for entry in found):
+            return []
         entries += found
     return entries
 
 
-def _make(rules: _Rules, sample: Sample) -> _Made:
+def _make_all(rules: _Rules, dataset: str, todo: list[SourceSample], num_workers: int) -> _Made:
+    """Makes the files of all samples, in processes if there are to be several, and notes each sample in the journal."""
+    require_writable(rules.target, "--target")
+    remove_stale(rules.target, recursive=True)
+    if rules.link:
+        require_links(todo[0].files[0].source, rules.target)
+    action = "linking" if rules.link else "copying" if rules.max_side is None else "shrinking"
+    workers = min(num_workers, len(todo))
+    pool = process_pool(workers) if workers > 1 else nullcontext()
+    entries, made, failed = [], 0, []
+    with journal(rules.target, dataset, rules.max_side) as note, pool as executor:
+        results = ordered_map(partial(_make, rules), todo, executor=executor, ahead=4 * workers)
+        for result in progress(results, total=len(todo), desc=action, unit="sample"):
+            note(result.entries)
+            entries += result.entries
+            made += result.made
+            failed += result.failed
+    return _Made(entries, made, failed)
+
+
+def _make(rules: _Rules, sample: SourceSample) -> _Made:
     """Makes the files of a sample that are not there yet, in a worker.
 
     All are read before the first is placed, and a damaged one takes the others with it.
     """
     try:
-        sizes = [verify_image(file.source, max_pixels=rules.max_pixels) for file in sample.files]
-        for file, size in zip(sample.files, sizes, strict=True):
-            if size != sizes[0]:
-                raise UserError(
-                    f"{file.source} is {size[1]}x{size[0]}, but its image {sample.files[0].source} is "
-                    f"{sizes[0][1]}x{sizes[0][0]}; give them one size"
-                )
-        size = shrunk_size(sizes[0], rules.max_side)
-        stats = [file.source.stat() for file in sample.files]  # before reading: a change meanwhile is noticed later
-        if size == sizes[0]:
-            suffixes = [file.source.suffix for file in sample.files]
-            contents = [file.source.read_bytes() for file in sample.files]
-        else:
-            suffixes = [shrunk_suffix(file.source, file.kind) for file in sample.files]
-            contents = [shrink_file(file.source, file.kind, sizes[0], size, rules.max_pixels) for file in sample.files]
+        (height, width), contents = _read(rules, sample)
     except (UserError, OSError) as error:
         for file in sample.files:
             _remove(file, _suffixes(file, rules))
-        return _Made([], 0, str(error))
+        return _Made([], 0, [str(error)])
 
     entries, made = [], 0
-    for file, suffix, stat, content in zip(sample.files, suffixes, stats, contents, strict=True):
+    for file, (data, suffix, stat) in zip(sample.files, contents, strict=True):
         _remove(file, _suffixes(file, rules) - {suffix})
         paths = file.paths(suffix)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hashlib.sha256(data).hexdigest()
         for path in paths:
-            original = file.source if rules.link else paths[0]
-            made += _place(path, content, stat.st_mtime_ns, original, must_link=rules.link)
+            made += place_file(path, data, stat.st_mtime_ns, source=file.source, twin=paths[0], link=rules.link)
             entries.append(
                 Entry(
                     path=path.relative_to(rules.target).as_posix(),
                     split=sample.split,
                     source=file.source.relative_to(rules.source).as_posix(),
-                    width=size[1],
-                    height=size[0],
-                    bytes=len(content),
+                    width=width,
+                    height=height,
+                    bytes=len(data),
                     sha256=digest,
                     mtime_ns=path.stat().st_mtime_ns,
                     source_bytes=stat.st_size,
                     source_mtime_ns=stat.st_mtime_ns,
                 )
             )
-    return _Made(entries, made, "")
+    return _Made(entries, made, [])
+
+
+def _read(rules: _Rules, sample: SourceSample) -> tuple[tuple[int, int], list[_Content]]:
+    """The size and the contents of the files to make; raises UserError or OSError if one cannot be used."""
+    sizes = [verify_image(file.source, max_pixels=rules.max_pixels) for file in sample.files]
+    for file, size in zip(sample.files, sizes, strict=True):
+        if size != sizes[0]:
+            raise UserError(
+                f"{file.source} is {size[1]}x{size[0]}, but its image {sample.files[0].source} is "
+                f"{sizes[0][1]}x{sizes[0][0]}; give them one size"
+            )
+    size = shrunk_size(sizes[0], rules.max_side)
+    contents = []
+    for file in sample.files:
+        stat = file.source.stat()
+        if size == sizes[0]:
+            suffix, data = file.source.suffix, file.source.read_bytes()
+        else:
+            suffix = shrunk_suffix(file.source, file.kind)
+            data = shrink_file(file.source, file.kind, sizes[0], size, rules.max_pixels)
+        contents.append(_Content(data, suffix, stat))
+    return size, contents
 
 
 def _remove(file: File, suffixes: set[str]) -> None:
     for path in (path for suffix in suffixes for path in file.paths(suffix)):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise CannotWriteError(f"{path}: cannot be removed ({error.strerror}); check the folder") from error
-
-
-def _place(path: Path, content: bytes, mtime_ns: int, original: Path, *, must_link: bool) -> bool:
-    """Makes `path` hold `content`, as a link to `original` if that may be; returns whether it did not before."""
-    try:
-        if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
-            return False
-        if path != original:
-            try:
-                _link(original, path)
-                return True
-            except OSError:  # a file system without links: take the disk space
-                if must_link:
-                    raise
-        write_atomically(path, lambda file: file.write(content))
-        os.utime(path, ns=(mtime_ns, mtime_ns))
-    except OSError as error:
-        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); check the folder and its disk") from error
-    return True
-
-
-def _link(original: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")  # hidden: never taken for a sample
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(original, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def _verified(target: Path, layout: DatasetLayout, places: list[str], entries: list[Entry]) -> dict[str, int]:

@@ -24,11 +24,13 @@ ERRORS = {
     "size-differs": "image and alpha of different size, EXIF orientation applied: make them the same size",
     "no-alpha": "images without alpha: add alphas of the same names, or remove the images",
     "no-image": "alphas without image: add images of the same names, or remove the alphas",
+    "other-type": "pictures of a type that is not read: convert them to PNG or JPEG",
     "image-twice": "several images of one name: keep one of each",
     "alpha-twice": "several alphas of one name: keep one of each",
 }
 WARNINGS = {
     "leak": "one photograph in two splits, so that scores are too good: keep it in one",
+    "exif": "images turned by EXIF, their alphas not: check that they match",
     "inverted": "the border is opaque and the centre is not: if the background is white, invert the alphas",
     "stored-0-1": "all but black, such as 0 and 1 stored as whole numbers: rescale these alphas to all levels",
     "constant": "alphas of one value everywhere: remove these pairs if that is a mistake",

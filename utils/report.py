@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils.files import write_atomically
+from utils.names import counted
 from utils.scoring import Column
 
 STYLE = Path(__file__).with_name("report.css")
@@ -94,7 +95,7 @@ def write_report(path: Path, sections: Sequence[Section], columns: dict[str, Col
 
 def _header(sections: Sequence[Section], source: Sequence[str]) -> str:
     images = sum(section.summary["images"] for section in sections)
-    benchmarks = _count(len(sections), "benchmark")
+    benchmarks = counted(len(sections), "benchmark")
     facts = [("scored", [_text(line) for line in source]), ("images", [f"{images} in {benchmarks}"])]
     facts += [(key, _shared(sections, key)) for key in ("region", "resolution", "prediction")]
     rows = "".join(f"<dt>{key}</dt>{''.join(f'<dd>{line}</dd>' for line in lines)}\n" for key, lines in facts if lines)
@@ -276,7 +277,7 @@ def _histogram(name: str, column: Column, column_values: list[float | None]) -> 
     bars = "".join(
         f'<rect x="{k * width:.2f}" y="{60 - 56 * count / counts.max():.2f}" width="{width:.2f}" '
         f'height="{56 * count / counts.max():.2f}"><title>{texts[4 + k]} to {texts[5 + k]}: '
-        f"{_count(int(count), 'image')}</title></rect>"
+        f"{counted(int(count), 'image')}</title></rect>"
         for k, count in enumerate(counts)
         if count
     )
@@ -427,10 +428,6 @@ def _typical(values: Sequence[float | None]) -> float:
     """The median magnitude, or the largest where that is 0."""
     finite = [abs(value) for value in values if value is not None and math.isfinite(value)]
     return float(np.median(finite)) or max(finite) if finite else 0.0
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:

@@ -119,7 +119,7 @@ class Scorebook:
         return ImageScores(**line["scores"]), panels
 
     def add(self, benchmark: str, scored: Scored) -> None:
-        """Writes the scores of a case, at once."""
+        """Writes the scores of a case, at once and to the disk: a power cut takes none that were added."""
         panels = scored.panels
         if panels is not None:
             panels = [(caption, base64.b64encode(jpeg).decode()) for caption, jpeg in panels]
@@ -132,6 +132,7 @@ class Scorebook:
         text = f"{json.dumps(line)}\n".encode()
         try:
             written = self._file.write(text)  # unbuffered: a kill leaves at most one line that is cut short
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); free space, then --resume") from error
         if written < len(text):

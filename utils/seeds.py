@@ -1,6 +1,7 @@
 """Random numbers that are a function of what they are for, equal on every machine and in every process."""
 
 import hashlib
+import operator
 
 import numpy as np
 
@@ -14,5 +15,6 @@ def seeded_rng(*parts: int | str) -> np.random.Generator:
     Args:
         parts: such as seed, epoch and index, or seed and file name.
     """
-    digest = hashlib.sha256(repr(parts).encode(errors="surrogateescape")).digest()
+    plain = tuple(part if isinstance(part, str) else operator.index(part) for part in parts)  # of NumPy's integers, too
+    digest = hashlib.sha256(repr(plain).encode(errors="surrogateescape")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))

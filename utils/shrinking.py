@@ -1,4 +1,7 @@
-"""Images, alphas and trimaps made smaller: the area filter, in the depth and the format they are stored in."""
+"""Images, alphas and trimaps made smaller with the area filter.
+
+Images come out in 8 bit, alphas in the depth of their file. JPEG images stay JPEG; all else becomes PNG.
+"""
 
 import io
 from pathlib import Path
@@ -34,7 +37,8 @@ def shrink_file(
 
     Args:
         path: a file that `verify_image` has passed.
-        kind: "im", "gt" (an alpha: 16-bit grey if the file has more than 8 bits, else 8-bit) or "trimap".
+        kind: "im" (8-bit RGB, whatever the file has), "gt" (an alpha: 16-bit grey if the file has more than 8 bits,
+            else 8-bit) or "trimap" (8-bit).
         full_size: its (height, width) in pixels.
         size: the (height, width) to make.
         max_pixels: the largest width * height that is decoded.

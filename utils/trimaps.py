@@ -21,7 +21,7 @@ def trimap_from_alpha(alpha: np.ndarray, kernel_px: int) -> np.ndarray:
 
     Args:
         alpha: float (H, W) in [0, 1].
-        kernel_px: diameter of the kernel in pixels, at least 1: then only 0 < alpha < 1 is unknown.
+        kernel_px: diameter of the kernel in pixels, 1 to 500; 1: only 0 < alpha < 1 is unknown.
 
     Returns:
         uint8 (H, W) of BACKGROUND, UNKNOWN and FOREGROUND; nothing is unknown if all of alpha is 0, or all is 1.
@@ -38,7 +38,7 @@ def random_trimap(alpha: np.ndarray, rng: np.random.Generator, kernel_px: tuple[
     Args:
         alpha: float (H, W) in [0, 1].
         rng: Two numbers are drawn.
-        kernel_px: least and greatest diameter of the kernels in pixels, both included, at least 1. With two equal ones
+        kernel_px: least and greatest diameter of the kernels in pixels, both included, 1 to 500. With two equal ones
             the result is `trimap_from_alpha`'s.
 
     Returns:

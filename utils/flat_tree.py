@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.layouts import DatasetLayout
+from utils.layouts import KINDS, DatasetLayout
 from utils.names import shorten
 from utils.pairs import NotFound, find_in_layout
 
-KINDS = ("im", "gt", "trimap")  # the folders below a place
+OWN = ("Custom", "Embedded")  # datasets that nobody published: which sets they have is up to their owner
 
 # Where DIS5K's published sets go: the four test sets are pooled in test/ and kept apart below it.
 _DIS5K = {
@@ -28,7 +28,7 @@ class File(NamedTuple):
     """One file of the source and the places it goes to."""
 
     source: Path
-    kind: str  # of KINDS
+    kind: str  # of utils.layouts.KINDS
     wanted: tuple[Path, ...]  # where it goes, each without the suffix
 
     def paths(self, suffix: str) -> list[Path]:
@@ -36,7 +36,7 @@ class File(NamedTuple):
         return [path.with_name(path.name + suffix) for path in self.wanted]  # with_suffix would cut "photo 1.5"
 
 
-class Sample(NamedTuple):
+class SourceSample(NamedTuple):
     """The files of one image."""
 
     split: str
@@ -80,7 +80,9 @@ def choose_sets(
     return {name: places for name, places in sets.items() if name in chosen or not splits}
 
 
-def plan(source: Path, target: Path, layout: DatasetLayout, chosen: dict[str, tuple[str, ...]]) -> list[Sample]:
+def plan(
+    source: Path, target: Path, layout: DatasetLayout, chosen: dict[str, tuple[str, ...]], *, may_lack: bool = False
+) -> list[SourceSample]:
     """Finds the samples of the chosen sets.
 
     DIS5K's category folders are dropped, since its names carry the category; other datasets keep their subfolders.
@@ -90,6 +92,7 @@ def plan(source: Path, target: Path, layout: DatasetLayout, chosen: dict[str, tu
         target: folder that train/ val/ test/ are to be in.
         layout: of the dataset.
         chosen: what `choose_sets` returned.
+        may_lack: sets may be absent, but not all of them.
 
     Raises:
         UserError: a set is absent, its files do not match, or two files would get one name.
@@ -97,18 +100,21 @@ def plan(source: Path, target: Path, layout: DatasetLayout, chosen: dict[str, tu
     is_dis5k = layout.name == "DIS5K"
     if is_dis5k:  # as published, never a flat tree as the source
         layout = replace(layout, splits={name: (name,) for name in _DIS5K})
-    samples, absent = [], {}
+    samples, absent, broken = [], {}, {}
     for split, places in chosen.items():
         try:
             pairs = find_in_layout(source, layout, split, trimaps=True, flag="--source")
         except NotFound as error:
             absent[split] = str(error)
             continue
+        except UserError as error:
+            broken[split] = str(error)
+            continue
         for pair in pairs:
             name = PurePosixPath(pair.name).name if is_dis5k else pair.name
             files = zip(KINDS, (pair.image, pair.alpha, pair.trimap), strict=True)
             samples.append(
-                Sample(
+                SourceSample(
                     split,
                     tuple(
                         File(file, kind, tuple(target / place / kind / name for place in places))
@@ -117,10 +123,11 @@ def plan(source: Path, target: Path, layout: DatasetLayout, chosen: dict[str, tu
                     ),
                 )
             )
-    if absent:
-        there = " ".join(split for split in chosen if split not in absent)
+    unusable = broken if may_lack and samples else broken | absent
+    if unusable:
+        there = " ".join(split for split in chosen if split not in broken | absent)
         hint = f", or take only what is there: --splits {there}" if there else ""
-        raise UserError(f"{next(iter(absent.values()))}{hint}")
+        raise UserError(f"{next(iter(unusable.values()))}{hint}")
     names = Counter(path for sample in samples for path in sample.files[0].wanted)
     if twice := [path.name for path, count in names.items() if count > 1]:
         raise UserError(

@@ -1,0 +1,78 @@
+"""A folder of results, a file for each input, that is continued with the settings it was begun with.
+
+The settings stand in a hidden file of the folder from the start, so that an interrupted run is continued by the same
+command, and never by another one: that would mix two sets.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.errors import UserError
+from utils.files import remove_file, write_atomically
+from utils.images import list_images
+from utils.names import shorten
+
+SETTINGS = ".settings.json"
+
+
+class OutputFolder(NamedTuple):
+    """A folder to make or to continue.
+
+    Attributes:
+        path: Of the folder.
+        flag: What gave it, for the messages.
+        settings: What decides the results besides the inputs, in JSON's types.
+        files: The results, all of them.
+    """
+
+    path: Path
+    flag: str
+    settings: dict[str, Any]
+    files: frozenset[Path]
+
+    def check(self, *, overwrite: bool) -> None:
+        """Makes sure that what is there can be continued or, with `overwrite`, replaced; nothing is changed.
+
+        Raises:
+            UserError: There are images of other settings or of others, or the settings are damaged.
+        """
+        there = list_images(self.path, recursive=True) if self.path.is_dir() else []
+        made = self._read()
+        if not there or made == self.settings:
+            return
+        strays = [path for path in there if path not in self.files]
+        named = shorten([path.relative_to(self.path).as_posix() for path in strays or there])
+        how = f"made with {differences(made, self.settings)}" if made else "that this program has not made"
+        message = f"{self.flag} {self.path} holds {len(strays or there)} images {how} ({named}); choose another folder"
+        if strays:  # they would stay
+            raise UserError(message)
+        if not overwrite:
+            raise UserError(f"{message}, or make all again with --overwrite")
+
+    def begin(self, *, overwrite: bool) -> None:
+        """Removes, with `overwrite`, the results that are there, and writes down the settings.
+
+        Raises:
+            CannotWriteError: The folder cannot be written.
+        """
+        for path in self.files if overwrite else ():
+            remove_file(path)
+        text = json.dumps(self.settings)
+        write_atomically(self.path / SETTINGS, lambda file: file.write(text.encode()))
+
+    def _read(self) -> dict[str, Any] | None:
+        path = self.path / SETTINGS
+        if not path.is_file():
+            return None
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: no settings of this program; remove it or choose another folder") from error
+
+
+def differences(made: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
+    """What two settings differ in, for a message."""
+    keys = [key for key in {**made, **planned} if made.get(key) != planned.get(key)]
+    return ", ".join(f"{key} {made.get(key)} instead of {planned.get(key)}" for key in keys)
