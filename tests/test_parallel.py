@@ -1,5 +1,6 @@
 """utils.parallel: results in order, few items under way, and no error that is lost."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from contextlib import nullcontext
 import pytest
 
 from utils.errors import UserError
-from utils.parallel import free_memory, in_threads, ordered_map, process_pool
+from utils.parallel import free_memory, in_processes, in_threads, ordered_map, process_pool
 
 
 def later_is_quicker(index: int) -> int:
@@ -127,3 +128,16 @@ def test_a_process_is_deaf_to_signals_only_while_it_starts() -> None:
 
 def test_free_memory_is_a_number_of_bytes() -> None:
     assert free_memory() > 2**24  # in kilobytes it would be less
+
+
+def test_in_processes_one_worker_is_this_process_and_more_are_others() -> None:
+    here = multiprocessing.current_process().pid
+    alone = list(in_processes(pid_of, [3, 1, 2], desc="", unit="", num_workers=1))
+    assert alone == [(3, here), (1, here), (2, here)]
+    shared = list(in_processes(pid_of, [3, 1, 2], desc="", unit="", num_workers=2))
+    assert [item for item, _ in shared] == [3, 1, 2] and here not in {pid for _, pid in shared}
+    assert list(in_processes(pid_of, [], desc="", unit="")) == []
+
+
+def pid_of(item: int) -> tuple[int, int]:
+    return item, multiprocessing.current_process().pid

@@ -11,9 +11,7 @@ its size in bytes. What cannot be read is named at the end (status 1).
 """
 
 import os
-import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,14 +35,13 @@ from utils.composition import (
     split_names,
 )
 from utils.contact_sheet import RED, Tile, contact_sheet
-from utils.errors import UserError, printable, run_script
+from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import require_apart, require_writable
 from utils.foreground import Method, require_method
 from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
 from utils.names import counted, index_images, match_names, shorten
-from utils.parallel import cpu_cores, ordered_map, process_pool
+from utils.parallel import in_processes
 from utils.problems import WARNINGS
-from utils.progress import progress
 from utils.seeds import seeded_rng
 
 VERSION = 3  # of the pictures: raise it with every change of what the same files and settings give
@@ -94,23 +91,18 @@ def main() -> int:
     print(forecast(subjects, jobs, recipe))
 
     begin(options.output, wanted, overwrite=options.overwrite)
-    workers = min(options.num_workers or cpu_cores(), len(jobs))
     make = partial(run_job, options=options, recipe=recipe)
-    with process_pool(workers) if workers > 1 else nullcontext() as pool:
-        made = ordered_map(make, jobs, executor=pool, ahead=2 * max(1, workers))
-        results = list(progress(made, total=len(jobs), desc="compose", unit="foreground", disable=not jobs))
+    results = list(in_processes(make, jobs, desc="compose", unit="foreground", num_workers=options.num_workers))
     for split, count in finish(options.output, wanted).items():
         print(f"{options.output / split}: {count} of {counted(len(wanted[split].composites), 'composite')}")
     for note in notes(results, options):
         print(f"note: {printable(note)}")
-    failed += [line for result in results for line in failures(result)]
-    for problem in failed:
-        print(f"failed: {printable(problem)}", file=sys.stderr)
+    status = report_failures([*failed, *(line for result in results for line in failures(result))])
     if options.contact_sheet:
         reasons = {name: reason for result in results for name, reason in result.failed.items()}
         write_image(options.contact_sheet, draw_sheet(subjects, reasons, options))
         print(f"contact sheet {options.contact_sheet}")
-    return 1 if failed else 0
+    return status
 
 
 def run_job(job: Job, *, options: ComposeConfig, recipe: Recipe) -> Made:

@@ -7,19 +7,16 @@ alpha changed since (by the times of the files), all with --overwrite. Without i
 --seed, or of somebody else, are refused. An alpha that cannot be read is named at the end (status 1).
 """
 
-import sys
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from config import TrimapConfig, parse_cli
-from utils.errors import UserError, printable, run_script
+from utils.errors import UserError, report_failures, run_script
 from utils.files import is_up_to_date, remove_stale, require_apart, require_writable
 from utils.images import read_alpha, write_image
 from utils.names import index_images
 from utils.output_folder import OutputFolder
-from utils.parallel import cpu_cores, ordered_map, process_pool
-from utils.progress import progress
+from utils.parallel import in_processes
 from utils.seeds import seeded_rng
 from utils.trimaps import random_trimap
 
@@ -39,16 +36,11 @@ def main() -> int:
     if len(pending) < len(alphas):
         print(f"{len(alphas) - len(pending)} of {len(alphas)} are already in {options.output} and are kept")
 
-    workers = min(options.num_workers or cpu_cores(), len(pending))
     make = partial(make_trimap, options=options)
-    with process_pool(workers) if workers > 1 else nullcontext() as pool:
-        made = ordered_map(make, pending.items(), executor=pool, ahead=4 * max(1, workers))
-        bar = progress(made, total=len(pending), desc="trimaps", unit="img", disable=not pending)
-        failed = [problem for problem in bar if problem]
+    made = in_processes(make, list(pending.items()), desc="trimaps", unit="img", num_workers=options.num_workers)
+    failed = [problem for problem in made if problem]
     print(f"{len(pending) - len(failed)} trimaps made in {options.output}")
-    for problem in failed:
-        print(f"failed: {printable(problem)}", file=sys.stderr)
-    return 1 if failed else 0
+    return report_failures(failed)
 
 
 def make_trimap(item: tuple[str, Path], *, options: TrimapConfig) -> str:

@@ -7,22 +7,19 @@ changed since, or its alpha (by the times of the files), and all are with --over
 --method, or of somebody else, are refused. An image that fails is named at the end (status 1).
 """
 
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from config import SolveConfig, parse_cli
-from utils.errors import UserError, printable, run_script
+from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import CannotWriteError, is_up_to_date, remove_stale, require_apart, require_writable
 from utils.foreground import SOFT_BAND, estimate_foreground, recomposition_error, require_method
 from utils.images import verify_image, write_image
 from utils.output_folder import OutputFolder
 from utils.pairs import Pair, find_pairs, read_pair
-from utils.parallel import cpu_cores, ordered_map, process_pool
-from utils.progress import progress
+from utils.parallel import in_processes
 
 
 class Solved(NamedTuple):
@@ -54,15 +51,10 @@ def main() -> int:
         remove_stale(folder.path, recursive=True)
         folder.begin(overwrite=options.overwrite)
 
-    workers = min(options.num_workers or cpu_cores(), len(pairs))
-    with process_pool(workers) if workers > 1 else nullcontext() as pool:
-        results = ordered_map(partial(solve, options=options), pairs, executor=pool, ahead=2 * workers)
-        solved = list(progress(results, total=len(pairs), desc="solve", unit="img"))
+    work = partial(solve, options=options)
+    solved = list(in_processes(work, pairs, desc="solve", unit="img", num_workers=options.num_workers))
     print(summary(solved, options))
-    for result in solved:
-        if result.problem:
-            print(f"failed: {printable(f'{result.name}: {result.problem}')}", file=sys.stderr)
-    return 1 if any(result.problem for result in solved) else 0
+    return report_failures([f"{result.name}: {result.problem}" for result in solved if result.problem])
 
 
 def output_folders(pairs: Sequence[Pair], options: SolveConfig) -> list[OutputFolder]:

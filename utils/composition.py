@@ -18,10 +18,9 @@ from utils.errors import UserError
 from utils.files import write_atomically
 from utils.foreground import Method, estimate_foreground
 from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
-from utils.inspection import inspect_pair
+from utils.inspection import alpha_doubts, read_header
 from utils.layouts import KINDS
-from utils.pairs import Pair, sizes_differ
-from utils.problems import WARNINGS
+from utils.pairs import sizes_differ
 from utils.seeds import seeded_rng
 from utils.shrinking import shrink, shrunk_size
 from utils.trimaps import random_trimap
@@ -220,10 +219,10 @@ def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe
         rgb, alpha = read_subject(subject.source, max_pixels=max_pixels)
         if alpha.shape != subject.size:
             raise UserError(f"{subject.source.image}: its size has changed since the start; start again")
+        doubts = find_doubts(subject.source, alpha)
         levels, alpha, rgb = shrink_subject(rgb, alpha, subject.shape, solved_next=recipe.solve != "none")
         if recipe.solve != "none":
             rgb = estimate_foreground(rgb, alpha, method=recipe.solve).foreground
-        doubts = find_doubts(subject, max_pixels=max_pixels)
     except UserError as error:
         return Made(subject.name, {each.name: str(error) for each in subject.composites})
     failed = {}
@@ -243,11 +242,10 @@ def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe
     return Made(subject.name, failed, doubts)
 
 
-def find_doubts(subject: Subject, *, max_pixels: int) -> tuple[str, ...]:
-    """What tools.check_data would say of a foreground's alpha: kinds of `utils.problems.WARNINGS`."""
-    image, alpha = subject.source
-    findings = inspect_pair(Pair(subject.name, image, alpha or image), max_pixels).findings
-    return tuple(each.kind for each in findings if each.role == "alpha" and each.kind in WARNINGS)
+def find_doubts(source: Source, alpha: np.ndarray) -> tuple[str, ...]:
+    """What tools.check_data would say of a foreground's alpha, as read: kinds of `utils.problems.WARNINGS`."""
+    path = source.alpha or source.image
+    return tuple(each.kind for each in alpha_doubts(path, alpha, read_header(path)))
 
 
 def read_subject(source: Source, *, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 # Of a write that names no file: our own files are written by utils.files, which names them.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,6 +34,13 @@ def printable(text: str) -> str:
     What Python does not count as printable is escaped, such as \n; letters of all languages stay as they are.
     """
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def report_failures(problems: Sequence[str]) -> int:
+    """Names what failed on stderr, a line each, and gives the exit status."""
+    for problem in problems:
+        print(f"failed: {printable(problem)}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def run_script(main: Callable[[], int]) -> None:

@@ -28,9 +28,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         UserError: The disk is full or the folder cannot be written; what was at `path` before is untouched.
     """
     path = Path(path)
-    # Short, because `path` may have the longest name there is; unique for processes and threads that race. See
-    # `remove_stale`.
-    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(temporary_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -44,6 +42,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_name() -> str:
+    """A hidden name, never taken for a sample, that `remove_stale` knows.
+
+    Short, because the file it stands for may have the longest name there is; unique for processes and threads that
+    race.
+    """
+    return f".{os.getpid()}-{threading.get_ident()}.tmp"
 
 
 def remove_file(path: Path) -> None:

@@ -56,7 +56,9 @@ class Inspection(NamedTuple):
     wide_alpha: bool = False
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
+    """Of a picture file: whether it is a JPEG, grey, and of more than 8 bits."""
+
     jpeg: bool
     grey: bool
     wide: bool
@@ -88,7 +90,7 @@ def _inspect_image(path: Path, max_pixels: int, findings: list[Finding]) -> tupl
     """What is known of an image, as fields of Inspection, and its (height, width)."""
     try:
         (height, width), grey = _read_grey(path, max_pixels)
-        digest, header = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), _header(path)
+        digest, header = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), read_header(path)
     except (UserError, OSError) as error:
         findings.append(_unusable(path, "image", error))
         return {}, None
@@ -131,10 +133,23 @@ def _read_grey(path: Path, max_pixels: int) -> tuple[tuple[int, int], np.ndarray
 def _inspect_alpha(path: Path, max_pixels: int, findings: list[Finding]) -> tuple[dict, tuple[int, int] | None]:
     """What is known of an alpha, as fields of Inspection, and its (height, width)."""
     try:
-        alpha, header = read_alpha(path, max_pixels=max_pixels), _header(path)
+        alpha, header = read_alpha(path, max_pixels=max_pixels), read_header(path)
     except (UserError, OSError) as error:
         findings.append(_unusable(path, "alpha", error))
         return {}, None
+    findings += alpha_doubts(path, alpha, header)
+    binary = bool(((alpha == 0) | (alpha == 1)).all())
+    return {"binary": binary, "wide_alpha": header.wide}, alpha.shape
+
+
+def alpha_doubts(path: Path, alpha: np.ndarray, header: Header) -> list[Finding]:
+    """What is doubtful about an alpha that can be used: kinds of `utils.problems.WARNINGS`.
+
+    Args:
+        path: Its file.
+        alpha: What was read from it, float32 (H, W) in [0, 1].
+        header: Of the file.
+    """
     low, high = float(alpha.min()), float(alpha.max())
     doubts = []
     if low == high:
@@ -148,9 +163,7 @@ def _inspect_alpha(path: Path, max_pixels: int, findings: list[Finding]) -> tupl
         doubts.append(("inverted", "the border is opaque, the centre is not; invert it if the background is white"))
     if header.jpeg:
         doubts.append(("alpha-jpeg", "an alpha saved as JPEG has rings around edges; take it from a lossless source"))
-    findings.extend(Finding(kind, "alpha", f"{path}: {text}") for kind, text in doubts)
-    binary = bool(((alpha == 0) | (alpha == 1)).all())
-    return {"binary": binary, "wide_alpha": header.wide}, alpha.shape
+    return [Finding(kind, "alpha", f"{path}: {text}") for kind, text in doubts]
 
 
 def looks_inverted(alpha: np.ndarray) -> bool:
@@ -171,11 +184,11 @@ def looks_inverted(alpha: np.ndarray) -> bool:
     return opaque > 0.5 and opaque > float(centre.mean())
 
 
-def _header(path: Path) -> _Header:
+def read_header(path: Path) -> Header:
     """What the header of a file says that was read before."""
     with Image.open(path) as image:
         bands, wide = image.getbands(), any(";16" in str(tile.args) for tile in image.tile)
-        return _Header(image.format in ("JPEG", "MPO"), bands[0][0] in "1LI", wide or "16" in image.mode)
+        return Header(image.format in ("JPEG", "MPO"), bands[0][0] in "1LI", wide or "16" in image.mode)
 
 
 def _unusable(path: Path, role: str, error: UserError | OSError) -> Finding:

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TypeVar
 
 import cv2
@@ -75,6 +75,24 @@ def in_threads(
         ThreadPoolExecutor(workers) as executor,
         closing(ordered_map(function, items, executor=executor, ahead=4 * workers)) as results,
     ):
+        yield from progress(results, total=len(items), desc=desc, unit=unit, disable=not items)
+
+
+def in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], *, desc: str, unit: str, num_workers: int | None = None
+) -> Iterator[Result]:
+    """`map` in processes with a progress bar: for work that keeps a core busy. One worker is this process.
+
+    Args:
+        function: Pickled by reference.
+        items: What for.
+        desc: What the bar says is done.
+        unit: What it counts.
+        num_workers: Processes, no more than there are items; None: one a CPU core.
+    """
+    workers = min(num_workers or cpu_cores(), len(items))
+    with process_pool(workers) if workers > 1 else nullcontext() as pool:
+        results = ordered_map(function, items, executor=pool, ahead=4 * max(1, workers))
         yield from progress(results, total=len(items), desc=desc, unit=unit, disable=not items)
 
 

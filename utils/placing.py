@@ -1,17 +1,16 @@
 """Files placed in a tree: written or hard-linked, whole or not at all."""
 
 import os
-import threading
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import CannotWriteError, write_atomically
+from utils.files import CannotWriteError, temporary_name, write_atomically
 
 
 def require_links(file: Path, target: Path) -> None:
     """Raises UserError if `target` cannot hold hard links to `file`; leaves nothing behind."""
     parent = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
-    trial = parent / _temporary_name()
+    trial = parent / temporary_name()
     try:
         os.link(os.path.realpath(file), trial)
     except OSError as error:
@@ -61,15 +60,10 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _link(original: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(_temporary_name())
+    temporary = path.with_name(temporary_name())
     temporary.unlink(missing_ok=True)
     try:
         os.link(os.path.realpath(original), temporary)  # of a symbolic link, the file: it may not hold from here
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _temporary_name() -> str:
-    """As `write_atomically` names its own: hidden, never taken for a sample, and known to `remove_stale`."""
-    return f".{os.getpid()}-{threading.get_ident()}.tmp"

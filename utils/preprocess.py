@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,9 +17,8 @@ from utils.layouts import KINDS, DatasetLayout
 from utils.manifest import Entry, entries_of_others, is_untouched, journal, read_records, write_manifest
 from utils.names import collect, shorten
 from utils.pairs import find_in_layout
-from utils.parallel import ordered_map, process_pool
+from utils.parallel import in_processes
 from utils.placing import place_file, require_links
-from utils.progress import progress
 from utils.shrinking import shrink_file, shrunk_size, shrunk_suffix
 
 
@@ -176,12 +175,10 @@ def _make_all(rules: _Rules, dataset: str, todo: list[SourceSample], num_workers
     if rules.link:
         require_links(todo[0].files[0].source, rules.target)
     action = "linking" if rules.link else "copying" if rules.max_side is None else "shrinking"
-    workers = min(num_workers, len(todo))
-    pool = process_pool(workers) if workers > 1 else nullcontext()
     entries, made, failed = [], 0, []
-    with journal(rules.target, dataset, rules.max_side) as note, pool as executor:
-        results = ordered_map(partial(_make, rules), todo, executor=executor, ahead=4 * workers)
-        for result in progress(results, total=len(todo), desc=action, unit="sample"):
+    results = in_processes(partial(_make, rules), todo, desc=action, unit="sample", num_workers=num_workers)
+    with journal(rules.target, dataset, rules.max_side) as note, closing(results):  # a full disk ends the processes
+        for result in results:
             note(result.entries)
             entries += result.entries
             made += result.made

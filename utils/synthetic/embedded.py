@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.files import write_atomically
-from utils.parallel import cpu_cores, ordered_map, process_pool
-from utils.progress import progress
+from utils.parallel import in_processes
 from utils.synthetic.composites import composite, recipe_name
 from utils.synthetic.subjects import RECIPES
 
@@ -61,11 +59,9 @@ def write_embedded(
     jobs += [("val", index) for index in range(VAL_FIRST_INDEX, VAL_FIRST_INDEX + val)]
     jobs = [(split, index) for split, index in jobs if not all(path.exists() for path in _paths(root, split, index))]
     write = partial(_write_pair, root, seed, long_side)
-    workers = min(workers or cpu_cores(), len(jobs))
-    with process_pool(workers) if workers > 1 and len(jobs) >= 16 else nullcontext() as pool:
-        made = ordered_map(write, jobs, executor=pool, ahead=4 * workers)
-        for _ in progress(made, total=len(jobs), desc="embedded data", unit="image", disable=not jobs):
-            pass
+    workers = workers if len(jobs) >= 16 else 1  # few are made before processes have started
+    for _ in in_processes(write, jobs, desc="embedded data", unit="image", num_workers=workers):
+        pass
     os.replace(started, manifest)
 
 
