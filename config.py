@@ -27,6 +27,21 @@ RUNS = Path("checkpoints")  # runs are made here; scripts that are given no chec
 MAX_PIXELS = 200_000_000  # 16384 x 12000 px; larger files are refused before they are decoded
 
 
+@dataclass(frozen=True)
+class EffortConfig:
+    """How much of a photograph is refined: arguments of utils.inference.with_effort. Not given: as it was trained."""
+
+    refine_budget: float | None = None  # largest share of its pixels, the most uncertain first
+    max_patches: int | None = None  # most patches
+    memory_limit: float | None = None  # GB for what the refiner works on at a time; less is slower, results are equal
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, self, "refine_budget")
+        _require("0 or more", lambda v: v >= 0, self, "max_patches")
+        _require("above 0", lambda v: 0 < v < inf, self, "memory_limit")
+
+
 # ---------------------------------------------------------------------------------------------------- training
 
 
@@ -37,6 +52,7 @@ class ModelConfig:
     backbone: Backbone = "base"  # Swin of the coarse stage; nano is for tests and the demo
     window_size: int = 8  # attention window in tokens; divides image_size / 32, so nothing is padded or shrunk
     decoder_width: int = 64  # channels at stride 4; doubles towards the depth
+    coarse_stride: Literal[2, 4] = 2  # of the coarse logits before they are enlarged
     drop_path_rate: float = 0.2  # stochastic depth of the last encoder block
     refiner: bool = True  # off: the coarse alpha is the result
     refiner_width: int = 64  # channels for each 2x2 pixels at native resolution
@@ -49,12 +65,12 @@ class ModelConfig:
 class RoutingConfig:
     """Which native-resolution patches are refined at inference: arguments of models.Routing."""
 
-    patch_px: int = 64  # side of a patch at native resolution, even
-    error_threshold: float = 0.1  # refine where the error score reaches this; the loss overweights errors up to 10 x,
-    # so 0.1 stands for a chance of 1 to 10 %
-    dense_above: float = 0.5  # share of patches above which whole tiles cost less than patches with halos
-    tile_px: int = 256  # side of those tiles
-    batch_px: int = 524_288  # pixels refined at a time; bounds the memory
+    error_threshold: float = 0.005  # alpha that a patch must be expected to gain, for each pixel's worth of dense work
+    refine_budget: float = 1.0  # largest share of a picture's pixels that is refined, the most uncertain first
+    max_patches: int | None = None  # most patches of a picture; no bound if not given
+    patch_px: int = 32  # side of the smallest patches at native resolution, even
+    largest_px: int = 256  # side of the largest: patch_px times a power of two; their halos weigh least
+    batch_px: int = 196_608  # pixels refined at a time, halos counted; what fits the caches is fastest
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,8 @@ class DataConfig:
 
     dataset: str = "DIS5K"  # a name of utils.layouts.DATASETS; 'custom' is any folder with train/ and val/ pairs
     data_root: Path = Path("DIS5K")  # folder that holds it
-    image_size: int = 1024  # px, side of the coarse stage's square input; a multiple of 32
+    image_size: int = 1024  # px, longer side of the coarse stage's input; a multiple of 32
+    keep_aspect: bool = False  # predict with the photograph's aspect ratio instead of squashing it to a square
     dilate_px: int = 0  # grow the true mattes by this radius in training (px at image_size; the dilation strategy)
     on_bad: OnBad = "error"  # of damaged and unmatched files; skip: train on the rest, with a list of what is left out
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
@@ -122,6 +139,10 @@ class AugmentConfig:
     noise_std: float = 8.0  # its largest standard deviation, levels of 255
     jpeg_probability: float = 0.2  # of another JPEG compression
     jpeg_quality: tuple[int, int] = (40, 95)  # its lowest and highest quality
+    native_crops: int = 4  # squares a picture at native resolution, which the refiner is trained on
+    native_px: int = 256  # their side
+    native_zoom: tuple[float, float] = (1.0, 8.0)  # native pixels along one of the coarse stage's: 8192 px at 1024
+    native_on_edge: float = 0.75  # share of the squares on the matte's edge; the rest teach routing what is certain
 
 
 @dataclass(frozen=True)
@@ -194,6 +215,10 @@ class Config:
                     raise ValueError(f"--{each.name.replace('_', '-')} has no effect without --backgrounds: give both")
         if composition.backgrounds is not None and composition.background_probability == 0:
             raise ValueError("--background-probability 0 leaves --backgrounds without effect: leave one of them out")
+        if not 1 <= self.augment.native_zoom[0] <= self.augment.native_zoom[1] < inf:
+            raise ValueError("--native-zoom: give two factors, 1 <= smallest <= largest")
+        _require("at least 1", lambda v: v >= 1, self.augment, "native_crops")
+        _require("a multiple of 2, at least 8", lambda v: v >= 8 and v % 2 == 0, self.augment, "native_px")
         if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
             raise ValueError("--crop-ratio: give two ratios, 0 < smallest <= largest")
         _require("at least 1", lambda v: v >= 1, model, "window_size", "refiner_blocks")
@@ -216,10 +241,14 @@ class Config:
                 f"--window-size {model.window_size} does not divide --image-size {data.image_size} / 32 = {tokens}: "
                 f"choose one of {fitting}, or another size"
             )
-        for flag, side in (("--patch-px", self.routing.patch_px), ("--tile-px", self.routing.tile_px)):
-            if side % 2:
-                raise ValueError(f"{flag} {side}: must be even")
-        _require("at least 1", lambda v: v >= 1, self.routing, "patch_px", "tile_px", "batch_px")
+        _require("at least 1", lambda v: v >= 1, self.routing, "max_patches", "patch_px", "largest_px", "batch_px")
+        if self.routing.patch_px % 2:
+            raise ValueError(f"--patch-px {self.routing.patch_px}: must be even")
+        times, rest = divmod(self.routing.largest_px, self.routing.patch_px)
+        if rest or times & (times - 1):
+            raise ValueError(
+                f"--largest-px {self.routing.largest_px}: must be --patch-px {self.routing.patch_px} times 1, 2, 4 ..."
+            )
         _require("at least 1", lambda v: v >= 1, self.teacher, "teacher_width")
         _require("at least 1", lambda v: v >= 1, optim, "epochs", "batch_size", "accumulation_steps")
         _require("at least 1", lambda v: v >= 1, run, "validate_every", "log_every")
@@ -228,14 +257,19 @@ class Config:
         _require("above 0", lambda v: 0 < v < inf, self.teacher, "teacher_learning_rate")
         _require("0 or more", lambda v: 0 <= v < inf, optim, "backbone_learning_rate", "weight_decay", "warmup_steps")
         _require("0 or more", lambda v: 0 <= v < inf, self.loss, *(each.name for each in fields(self.loss)))
-        _require("0 or more", lambda v: 0 <= v < inf, self.routing, "dense_above")
         _require("0 or more", lambda v: v >= 0, self.teacher, "teacher_epochs", "teacher_warmup_steps")
         _require("0 or more", lambda v: v >= 0, run, "num_workers", "previews", "seed")
         _require("0 or more", lambda v: v >= 0, data, "dilate_px")
-        _require("from 0 to 1", lambda v: 0 <= v <= 1, self.routing, "error_threshold")
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, self.routing, "error_threshold", "refine_budget")
         shares = ("flip", "blur", "noise", "jpeg")
-        jitters = ("brightness", "contrast", "saturation", *(f"{each}_probability" for each in shares))
-        _require("from 0 to 1", lambda v: 0 <= v <= 1, self.augment, *jitters)
+        jitters = (
+            "native_on_edge",
+            "brightness",
+            "contrast",
+            "saturation",
+            *(f"{each}_probability" for each in shares),
+        )
+        _require("from 0 to 1", lambda v: 0 <= v <= 1, self.augment, *jitters, "native_on_edge")
         _require("0 or more", lambda v: 0 <= v < inf, self.augment, "blur_px", "noise_std")
         chances = ("background_probability", "extra_subject_probability")
         _require("from 0 to 1", lambda v: 0 <= v <= 1, composition, *chances)
@@ -250,6 +284,13 @@ def tsr() -> Config:
 def tsr_tiny() -> Config:
     """The whole method on a Swin-T."""
     return _changed(tsr(), preset="tsr-tiny", model={"backbone": "tiny", "decoder_width": 48})
+
+
+def tsr_fast() -> Config:
+    """For interactive use: a Swin-T that sees 512 px, refined at native resolution all the same."""
+    return _changed(
+        tsr_tiny(), preset="tsr-fast", data={"image_size": 512}, optim={"batch_size": 16, "accumulation_steps": 1}
+    )
 
 
 def tsr_large() -> Config:
@@ -304,6 +345,8 @@ def demo() -> Config:
             "blur_probability": 0.0,
             "noise_probability": 0.0,
             "jpeg_probability": 0.0,
+            "native_px": 64,
+            "native_zoom": (1.0, 4.0),
         },
         optim={
             "epochs": 5,
@@ -320,6 +363,7 @@ def demo() -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {
     "tsr": tsr,
     "tsr-tiny": tsr_tiny,
+    "tsr-fast": tsr_fast,
     "tsr-large": tsr_large,
     "baseline": baseline,
     "dilation": dilation,
@@ -374,15 +418,19 @@ class EvalConfig:
     examples: int = 6  # pictures of the worst and of the best images in the report
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
+    effort: EffortConfig = field(default_factory=EffortConfig)
     num_workers: int | None = None  # processes that score; one a CPU core if not given, 0: none but this one
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
+        self.effort.validate()
         if (self.predictions is None) != (self.ground_truth is None):
             raise ValueError("--predictions and --ground-truth go together: give both, or neither to run a model")
         if self.predictions is not None and self.checkpoint is not None:
             raise ValueError("--predictions contradicts --checkpoint: score finished mattes, or run a model")
+        if self.predictions is not None and self.effort != EffortConfig():
+            raise ValueError("--refine-budget, --max-patches, --memory-limit go with a model, not with --predictions")
         for flag, folder in (("--trimaps", self.trimaps), ("--images", self.images)):
             if folder is not None and self.predictions is None:
                 raise ValueError(f"{flag} goes with --predictions; a benchmark's own are found by themselves")
@@ -408,10 +456,12 @@ class PredictConfig:
     overwrite: bool = False  # make results again that are already there
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
+    effort: EffortConfig = field(default_factory=EffortConfig)
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
+        self.effort.validate()
         if not self.save:
             raise ValueError("--save: name at least one of alpha, cutout")
         _require("at least 1", lambda v: v >= 1, self, "max_pixels")
@@ -636,6 +686,59 @@ class ForegroundBenchmarkConfig:
             raise ValueError("--methods: name at least one")
         _require("at least 1", lambda v: v >= 1, self, "pictures")
         _require("at least 4", lambda v: v >= 4, self, "long_side")
+
+
+@dataclass(frozen=True)
+class CostStudyConfig:
+    """tools/study_cost.py."""
+
+    checkpoint: Path = RUNS / "demo" / "best.pth"  # whose coarse stage is kept
+    dataset: str = "embedded"  # a name of utils.layouts.DATASETS
+    data_root: Path = Path("data/embedded")  # folder that holds it
+    candidates: tuple[str, ...] = ("64x2", "64x1", "32x2", "32x1", "16x2", "16x1")  # channels x blocks
+    steps: int = 1500  # of training, 8 pictures each
+    crop_px: int = 128  # side of the squares at native resolution
+    learning_rate: float = 2e-3  # peak, of AdamW
+    images: int = 48  # held-out pictures that are scored
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    out: Path | None = None  # study_cost.json is written here
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        for name in self.candidates:
+            parts = name.split("x")
+            if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts) or int(parts[0]) % 4:
+                raise ValueError(f"--candidates {name}: give CHANNELSxBLOCKS, such as 64x2, channels a multiple of 4")
+        if not self.candidates:
+            raise ValueError("--candidates: name at least one")
+        _require("at least 1", lambda v: v >= 1, self, "steps", "images")
+        _require("a multiple of 2, at least 8", lambda v: v >= 8 and v % 2 == 0, self, "crop_px")
+        _require("above 0", lambda v: 0 < v < inf, self, "learning_rate")
+
+
+@dataclass(frozen=True)
+class RefinementStudyConfig:
+    """tools/study_refinement.py."""
+
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    rival: Path | None = None  # what refines at rival_side; default: the checkpoint itself
+    dataset: str = "custom"  # a name of utils.layouts.DATASETS
+    data_root: Path = Path("data")  # folder that holds it
+    split: str = "val"  # a split of it
+    images: int | None = None  # pictures, evenly spaced over the split; all of them if not given
+    long_sides: tuple[int, ...] = (1024, 2048, 4096)  # the pictures are resized to, px
+    rival_side: int = 1024  # px, at which the rival refines, to be compared at the long sides above it
+    crop: str | None = None  # picture to show a part of; the one where the two differ most if not given
+    out: Path = Path("refinement")  # tables and pictures are written here
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if not self.long_sides or min(self.long_sides) < 64:
+            raise ValueError("--long-sides: name at least one, of 64 px or more")
+        _require("at least 1", lambda v: v >= 1, self, "images", "max_pixels")
+        _require("at least 64", lambda v: v >= 64, self, "rival_side")
 
 
 @dataclass(frozen=True)

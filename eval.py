@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
@@ -241,14 +242,18 @@ def checked(
 
 def load(config: EvalConfig) -> "tuple[Predictor, dict[str, str]]":
     """The network, and what identifies it."""
-    from utils.inference import load_model, newest_best
+    from utils.inference import load_model, newest_best, with_effort
 
     checkpoint = config.checkpoint or newest_best(RUNS)
-    predictor = load_model(checkpoint, config.device, config.precision)
+    predictor = with_effort(load_model(checkpoint, config.device, config.precision), **asdict(config.effort))
     with open(checkpoint, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
-    return predictor, {"checkpoint": str(checkpoint), "sha256": digest, "precision": config.precision}
+    effort = {
+        "refine_budget": f"{predictor.routing.refine_budget:g}",
+        "max_patches": str(predictor.routing.max_patches),
+    }
+    return predictor, {"checkpoint": str(checkpoint), "sha256": digest, "precision": config.precision, **effort}
 
 
 # ------------------------------------------------------------------------------------------------ scoring

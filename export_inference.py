@@ -47,8 +47,8 @@ def main() -> int:
         # Refined everywhere: a patch that just passes the threshold in one and not in the other is no rounding error.
         differences = [
             np.abs(
-                predict_alpha(replace(exported, routing=None), rgb)
-                - predict_alpha(replace(reference, routing=None), rgb)
+                predict_alpha(replace(exported, routing=exported.routing.everything()), rgb)
+                - predict_alpha(replace(reference, routing=exported.routing.everything()), rgb)
             )
             for rgb in pictures
         ]

@@ -9,6 +9,7 @@ kept, so an interrupted run can simply be started again. A file that cannot be r
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from config import RUNS, PredictConfig, parse_cli
 from utils.errors import UserError, run_script
 from utils.files import require_writable
 from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
-from utils.inference import load_model, newest_best, predict_alpha
+from utils.inference import load_model, newest_best, predict_alpha, with_effort
 from utils.progress import progress
 
 
@@ -40,7 +41,7 @@ def main() -> int:
     if not pending:
         return 0
     checkpoint = config.checkpoint or newest_best(RUNS)
-    predictor = load_model(checkpoint, config.device, config.precision)
+    predictor = with_effort(load_model(checkpoint, config.device, config.precision), **asdict(config.effort))
     require_writable(config.output, "--output")
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
 

@@ -1,7 +1,7 @@
 """Trains TSR-Matte: teacher, then student and refiner, with a validation at native resolution after each epoch.
 
-python train.py [PRESET] [--flag value ...]      presets: tsr (default), tsr-tiny, tsr-large, baseline, dilation,
-                                                 locator, demo (minutes on a CPU, embedded data)
+python train.py [PRESET] [--flag value ...]      presets: tsr (default), tsr-tiny, tsr-fast, tsr-large, baseline,
+                                                 dilation, locator, demo (minutes on a CPU, embedded data)
 python train.py ... --resume                     continues the run in --run-dir
 """
 
@@ -26,6 +26,7 @@ from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routin
 from utils.backgrounds import NewBackgrounds, find_backgrounds, find_foregrounds
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.checks import cache_file, check_dataset, list_dataset, require_usable
+from utils.crops import to_crops
 from utils.datasets import AlphaDataset, EpochSampler, MattingDataset
 from utils.errors import UserError, run_script
 from utils.evaluation import evenly_spaced, predictions
@@ -92,10 +93,10 @@ def main() -> int:
     train_pairs, val_pairs, problems = find_data(config)
     backgrounds = find_new_backgrounds(config, train_pairs, val_pairs)
 
-    preprocess = Preprocess(image_size=config.data.image_size)
+    preprocess = Preprocess(image_size=config.data.image_size, keep_aspect=config.data.keep_aspect)
     learner = build_learner(config, folder, device)
     predictor = Predictor(learner.network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
-    transform = TrainTransform(config.data.image_size, dilate_px=config.data.dilate_px, **asdict(config.augment))
+    transform = build_transform(config, learner.network)
     reading = {"seed": run.seed, "max_pixels": config.data.max_pixels}
     loader = make_loader(config, MattingDataset(train_pairs, transform, backgrounds=backgrounds, **reading), device)
     refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
@@ -179,14 +180,15 @@ def train_one_epoch(
         for batch in islice(batches, optim.accumulation_steps):  # the last group may be smaller, and is stepped too
             rgb, alpha = (t.to(device, non_blocking=True) for t in (batch.rgb, batch.alpha))
             image = preprocess.normalise(rgb)
+            crops, crop_alpha = to_crops(batch.crops, preprocess, device)
             aligned = taught = ()
             with autocast(device, config.run.precision):
-                output = network(image)
+                output = network(image, crops)
                 if teacher is not None:
                     aligned = learner.alignment(output.features)
                     with torch.no_grad():
                         taught = teacher(alpha)
-            terms = matting_loss(output, alpha, aligned, taught)
+            terms = matting_loss(output, alpha, crops, crop_alpha, aligned, taught)
             # Each image weighs the same in the step, whatever the size of its batch.
             learner.scaler.scale(terms["total"] * (len(batch.name) / group_images)).backward()
             meter.append((batch.name, {name: term.detach() for name, term in terms.items()}))
@@ -344,6 +346,17 @@ def build_network(config: Config, *, resuming: bool) -> TSRMatte:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
 
 
+def build_transform(config: Config, network: TSRMatte | None) -> TrainTransform:
+    """The augmentation; with squares at native resolution where there is a refiner to be trained on them."""
+    options = asdict(config.augment)
+    halo_px = 0
+    if network is None or network.refiner is None:
+        options["native_crops"] = 0
+    else:
+        halo_px = network.refiner.halo_px
+    return TrainTransform(config.data.image_size, halo_px=halo_px, dilate_px=config.data.dilate_px, **options)
+
+
 def make_loader(config: Config, dataset: MattingDataset, device: torch.device) -> DataLoader:
     """Batches of training samples; order and augmentation are functions of (seed, epoch, index)."""
     run = config.run
@@ -407,7 +420,7 @@ def fit_teacher(
 ) -> None:
     """Trains the teacher on the true mattes (never dilated ones), freezes it and keeps it in the run folder."""
     torch.manual_seed(config.run.seed + 2)
-    augmented = TrainTransform(config.data.image_size, **asdict(config.augment))
+    augmented = build_transform(replace(config, data=replace(config.data, dilate_px=0)), None)
     reading = {"seed": config.run.seed, "max_pixels": config.data.max_pixels}
     table = folder.path / "teacher.csv"
     table.unlink(missing_ok=True)  # of a teacher that was interrupted

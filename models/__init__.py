@@ -1,5 +1,6 @@
 """The networks. They know torch and timm, and nothing of configuration, files or the command line."""
 
+from models.patches import Crops
 from models.refiner import Refiner
 from models.routing import Routing
 from models.student import BACKBONES, PretrainedWeightsError, Student
@@ -8,6 +9,7 @@ from models.tsr_matte import MattingOutput, TSRMatte
 
 __all__ = [
     "BACKBONES",
+    "Crops",
     "FeatureAlignment",
     "MaskDecoder",
     "MaskTeacher",

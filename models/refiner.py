@@ -40,9 +40,10 @@ class InceptionBlock(nn.Module):
         widest = max(DILATIONS)
         branches = [self.point(crop_border(x, widest))]
         branches += [conv(crop_border(x, widest - d)) for conv, d in zip(self.dilated, DILATIONS, strict=True)]
-        y = F.relu(torch.cat(branches, dim=1))
-        y = self.mix(F.relu(self.fuse(y)))
-        return F.relu(crop_border(x, self.margin_cells) + y)
+        y = torch.cat(branches, dim=1)
+        del branches  # at inference, one map less to keep
+        y = self.mix(F.relu_(self.fuse(F.relu_(y))))
+        return F.relu_(crop_border(x, self.margin_cells) + y)
 
 
 class Refiner(nn.Module):
@@ -67,6 +68,20 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.last.weight)  # an untrained refiner changes nothing
         # Stem, blocks and last in cells, then the gradient map in pixels.
         self.halo_px = CELL_PX * (1 + InceptionBlock.margin_cells * blocks + 1) + 1
+
+    def work(self, side_px: int) -> int:
+        """Multiplications for one patch, its halo included."""
+        width, branches = self.last.in_channels, len(DILATIONS) + 1
+        cells = side_px // CELL_PX
+        total = cells**2 * 9 * width * CELL_PX**2  # last
+        cells += 2
+        for _ in self.blocks:
+            total += cells**2 * 9 * width**2  # mix
+            cells += 2
+            joined = width // branches * branches
+            total += cells**2 * width * (joined + width // branches * (1 + 9 * len(DILATIONS)))  # fuse; branches
+            cells += 2 * max(DILATIONS)
+        return total + cells**2 * 9 * 5 * CELL_PX**2 * width  # stem
 
     def gradient_map(self, image: Tensor) -> Tensor:
         """Sobel magnitude of the channel mean, per pixel: (B, 3, H, W) to (B, 1, H - 2, W - 2)."""

@@ -1,16 +1,29 @@
-"""Routing: which patches of the native-resolution image the refiner sees, and running it on them.
+"""Routing: which patches of the native-resolution picture the refiner sees, and running it on them.
 
-The idea of refining only where a coarse stage expects an error is BackgroundMattingV2's (Lin et al., CVPR 2021); here
-the patches are read with the refiner's whole halo, so a routed patch equals dense refinement exactly.
+Refining only where a coarse stage expects an error is BackgroundMattingV2's idea (Lin et al., CVPR 2021). Here a patch
+is read with the refiner's whole halo, so that it equals dense refinement exactly, and patches have several sides: a
+large one costs less a pixel, as its halo weighs less, a small one keeps to what needs work. Which squares of a quadtree
+to take is the pruning problem of classification trees (Breiman et al., 1984; for pictures Shoham and Gersho, 1988):
+each square is worth the error it is expected to remove minus its work at a price, and the best set follows bottom-up.
 """
 
-from dataclasses import dataclass
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.refiner import CELL_PX, Refiner
+from models.layers import crop_border
+from models.patches import Patches, enlarge, read_patches, sample_logits
+from models.refiner import Refiner
+
+BISECTIONS = 30  # of the price, until the budget is met
+# Error a pixel and price are never quite zero, so that a threshold of 0 takes everything, with the least work: also a
+# square of which a single pixel, and a certain one, lies in the picture.
+LEAST_ERROR, LEAST_PRICE = 1e-6, 1e-13
 
 
 @dataclass(frozen=True)
@@ -18,105 +31,211 @@ class Routing:
     """How patches are chosen.
 
     Attributes:
-        patch_px: Side of a patch at native resolution, even.
-        error_threshold: A patch is refined if the error score, sigmoid(error_logits), reaches this anywhere in it.
-        dense_above: Share of patches above which large tiles over everything cost less than patches with halos.
-        tile_px: Side of those tiles.
-        batch_px: Pixels, halos not counted, that are refined at a time; bounds the memory.
+        error_threshold: A patch is refined if, for each pixel's worth of dense work it costs, refinement is expected to
+            bring this much alpha closer to the truth. 0 refines everything.
+        refine_budget: Largest share of the picture's pixels that is refined; under pressure the patches with most
+            expected error for their work win.
+        max_patches: Most patches that are refined; None for no bound.
+        patch_px: Side of the smallest patches, even.
+        largest_px: Side of the largest, `patch_px` times a power of two.
+        batch_px: Pixels, halos counted, that are refined at a time, but at least one patch; bounds the memory.
     """
 
-    patch_px: int
     error_threshold: float
-    dense_above: float
-    tile_px: int
+    refine_budget: float
+    max_patches: int | None
+    patch_px: int
+    largest_px: int
     batch_px: int
 
-
-def select_patches(error_logits: Tensor, patch_px: int, threshold: float) -> Tensor:
-    """Chooses patches by their highest error probability.
-
-    Args:
-        error_logits: (B, 1, H, W).
-        patch_px: Side of a patch; the last row and column of patches may reach over the border.
-        threshold: Error probability in [0, 1].
-
-    Returns:
-        Bool (B, ceil(H / patch_px), ceil(W / patch_px)).
-    """
-    height, width = error_logits.shape[-2:]
-    padding = (0, -width % patch_px, 0, -height % patch_px)
-    highest = F.max_pool2d(F.pad(error_logits, padding, value=-torch.inf), patch_px)
-    return torch.sigmoid(highest)[:, 0] >= threshold
+    def everything(self) -> "Routing":
+        """The same without any choice: dense refinement, in tiles."""
+        return replace(self, error_threshold=0.0, refine_budget=1.0, max_patches=None)
 
 
-def refine_dense(refiner: Refiner, image: Tensor, coarse_logits: Tensor) -> Tensor:
-    """The refiner over everything at once, for training.
+def choose_patches(
+    error_logits: Tensor, size: tuple[int, int], routing: Routing, work: Callable[[int], float]
+) -> list[Patches]:
+    """Chooses the patches that are worth their work.
 
     Args:
-        refiner: The refiner.
-        image: (B, 3, H, W), normalised.
-        coarse_logits: (B, 1, H, W).
+        error_logits: (B, 1, h, w) of whole pictures; sigmoid = how much closer to the truth refinement is expected to
+            bring the alpha there.
+        size: (H, W) of the native pictures.
+        routing: Sides, threshold and budget.
+        work: Side of a patch in px to the work of refining it, in any unit.
 
     Returns:
-        refined_logits (B, 1, H, W).
+        Patches of each side that is used, largest first, on the CPU. No two overlap, none lies beyond the border.
     """
-    height, width = image.shape[-2:]
-    halo = refiner.halo_px
-    padding = (halo, halo + width % CELL_PX, halo, halo + height % CELL_PX)
-    residual = refiner(F.pad(image, padding, mode="replicate"), F.pad(coarse_logits, padding, mode="replicate"))
-    return coarse_logits + residual[..., :height, :width]
+    sides = [routing.largest_px]
+    while sides[-1] > routing.patch_px:
+        sides.append(sides[-1] // 2)
+    dense_work = work(sides[0]) / sides[0] ** 2
+    works = [work(side) / dense_work for side in sides]  # in pixels of dense work
+    pixels = _pixels(size, routing)
+    errors = _expected_error(error_logits, size, pixels, routing)
+    chosen = [_choose_squares(_sums(each, sides), _sums(pixels, sides), works, routing) for each in errors]
+    patches = []
+    for level, side in enumerate(sides):
+        found = torch.cat([_corners(squares[level], b, side) for b, squares in enumerate(chosen)])
+        if len(found):
+            patches.append(Patches(side, found[:, 0], found[:, 1:]))
+    return patches
+
+
+def _pixels(size: tuple[int, int], routing: Routing) -> Tensor:
+    """Pixels of the picture in each smallest square of the grid: (rows, columns), whole largest squares of them."""
+    side, largest = routing.patch_px, routing.largest_px
+    inside = []
+    for length in size:
+        starts = torch.arange(0, -(-length // largest) * largest, side)
+        inside.append((length - starts).clamp(0, side).double())
+    return inside[0][:, None] * inside[1]
+
+
+def _expected_error(error_logits: Tensor, size: tuple[int, int], pixels: Tensor, routing: Routing) -> Tensor:
+    """Sum of the expected error, enlarged to `size`, over each smallest square: (B, rows, columns) float64, CPU."""
+    error = torch.sigmoid(error_logits.float())[:, 0]
+    rows, columns = (
+        _enlarge_and_sum(have, length, cells, routing.patch_px).to(error.device)
+        for have, length, cells in zip(error.shape[1:], size, pixels.shape, strict=True)
+    )
+    with torch.autocast(error.device.type, enabled=False):
+        sums = rows @ error @ columns.T
+    return sums.cpu().double() + LEAST_ERROR * pixels
+
+
+def _enlarge_and_sum(have: int, length: int, cells: int, side_px: int) -> Tensor:
+    """Matrix (cells, have) that interpolates `have` values to `length` pixels, as `enlarge`, and sums each cell's."""
+    pixel = torch.arange(length)
+    place = ((pixel + 0.5) * (have / length) - 0.5).clamp(0, have - 1)
+    low = place.long()
+    high, share = (low + 1).clamp(max=have - 1), place - low
+    matrix = torch.zeros(cells, have)
+    matrix.index_put_((pixel // side_px, low), 1 - share, accumulate=True)
+    return matrix.index_put_((pixel // side_px, high), share, accumulate=True)
+
+
+def _sums(cells: Tensor, sides: Sequence[int]) -> list[Tensor]:
+    """Sums of (rows, columns) over the squares of each side, largest first."""
+    levels = [cells]
+    for _ in sides[1:]:
+        levels.append(4 * F.avg_pool2d(levels[-1][None], 2)[0])
+    return levels[::-1]
+
+
+def _choose_squares(errors: list[Tensor], pixels: list[Tensor], works: list[float], routing: Routing) -> list[Tensor]:
+    """The squares of each side that are taken, bool (rows, columns) each, within the budget."""
+    budget_px = routing.refine_budget * pixels[0].sum().item() * (1 + 1e-9)
+    most = float("inf") if routing.max_patches is None else routing.max_patches
+
+    def fits(squares: list[Tensor]) -> bool:
+        refined_px = sum((area * taken).sum().item() for area, taken in zip(pixels, squares, strict=True))
+        return refined_px <= budget_px and sum(int(taken.sum()) for taken in squares) <= most
+
+    price = max(routing.error_threshold, LEAST_PRICE)
+    squares = _best_squares(errors, works, price)
+    if fits(squares):
+        return squares
+    low, high = price, 2.0  # no square is expected to gain more than 1 a pixel
+    for _ in range(BISECTIONS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if fits(_best_squares(errors, works, middle)) else (middle, high)
+    # Just over the budget: equally good squares may have come at once, of which some, or their parts, still fit.
+    return _spend(_best_squares(errors, works, low), errors, pixels, works, price, budget_px, most)
+
+
+def _spend(
+    squares: list[Tensor],
+    errors: list[Tensor],
+    pixels: list[Tensor],
+    works: list[float],
+    price: float,
+    budget_px: float,
+    most: float,
+) -> list[Tensor]:
+    """The squares with most error for their work that fit; of one too large for what is left, the parts worth it."""
+    least_px = pixels[-1][pixels[-1] > 0].min().item()
+    ratios = [(error / work).tolist() for error, work in zip(errors, works, strict=True)]
+    areas = [each.tolist() for each in pixels]
+    kept = [torch.zeros_like(taken) for taken in squares]
+    queue = [
+        (-ratios[level][y][x], level, y, x) for level, taken in enumerate(squares) for y, x in taken.nonzero().tolist()
+    ]
+    heapq.heapify(queue)
+    number = 0
+    while queue and number < most and budget_px >= least_px:
+        _, level, y, x = heapq.heappop(queue)
+        if areas[level][y][x] <= budget_px:
+            kept[level][y, x] = True
+            budget_px -= areas[level][y][x]
+            number += 1
+        elif level + 1 < len(works):
+            for row, column in product((2 * y, 2 * y + 1), (2 * x, 2 * x + 1)):
+                if (ratio := ratios[level + 1][row][column]) > price:
+                    heapq.heappush(queue, (-ratio, level + 1, row, column))
+    return kept
+
+
+def _best_squares(errors: list[Tensor], works: list[float], price: float) -> list[Tensor]:
+    """The squares with the greatest sum of error - price * work: bottom-up values, then top-down choice."""
+    values: list[Tensor] = []
+    wholes: list[Tensor] = []
+    for error, work in zip(reversed(errors), reversed(works), strict=True):  # smallest squares first
+        value = error - price * work
+        parts = torch.zeros_like(value) if not values else 4 * F.avg_pool2d(values[-1][None], 2)[0]
+        wholes.append(value >= parts)  # parts are left out where they are worth less than nothing
+        values.append(torch.maximum(value, parts))
+    squares: list[Tensor] = []
+    free = torch.ones_like(wholes[-1])  # where no larger square has been taken
+    for whole in reversed(wholes):
+        if squares:
+            free = (free & ~squares[-1]).repeat_interleave(2, 0).repeat_interleave(2, 1)
+        squares.append(free & whole)
+    return squares
+
+
+def _corners(taken: Tensor, index: int, side_px: int) -> Tensor:
+    """(N, 3): index, top and left of the squares."""
+    corners = taken.nonzero() * side_px
+    return F.pad(corners, (1, 0), value=index)
 
 
 def refine_patches(
-    refiner: Refiner, image: Tensor, coarse_logits: Tensor, selected: Tensor, patch_px: int, batch_px: int
+    refiner: Refiner,
+    rgb: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+    coarse_logits: Tensor,
+    patches: Sequence[Patches],
+    batch_px: int,
 ) -> Tensor:
-    """The refiner on the selected patches only; elsewhere the coarse logits are returned as they are.
+    """The refiner on some patches; elsewhere the coarse logits as they are.
 
     Args:
         refiner: The refiner.
-        image: (B, 3, H, W), normalised.
-        coarse_logits: (B, 1, H, W).
-        selected: Bool (B, ceil(H / patch_px), ceil(W / patch_px)).
-        patch_px: Side of a patch.
-        batch_px: Pixels refined at a time.
+        rgb: (B, 3, H, W), the native pictures as `normalise` takes them.
+        normalise: Makes images of patches of them.
+        coarse_logits: (B, 1, h, w) of the whole pictures.
+        patches: Where to refine.
+        batch_px: Pixels refined at a time, halos counted.
 
     Returns:
-        refined_logits (B, 1, H, W); inside the patches equal to `refine_dense`.
+        refined_logits (B, 1, H, W), float32.
     """
-    height, width = image.shape[-2:]
-    halo = refiner.halo_px
-    # Beyond the border both this and refine_dense repeat the last pixel, so a patch that reaches over it agrees too.
-    padding = (halo, halo + -width % patch_px, halo, halo + -height % patch_px)
-    image = F.pad(image, padding, mode="replicate")
-    context = F.pad(coarse_logits, padding, mode="replicate")
-    refined = context[..., halo:-halo, halo:-halo].clone()  # (B, 1, H, W) padded to whole patches
-    corners = [(b, y * patch_px, x * patch_px) for b, y, x in selected.nonzero().tolist()]
-    group = max(1, batch_px // patch_px**2)
-    side = patch_px + 2 * halo
-    for start in range(0, len(corners), group):
-        chosen = corners[start : start + group]
-        residual = refiner(
-            torch.stack([image[b, :, y : y + side, x : x + side] for b, y, x in chosen]),
-            torch.stack([context[b, :, y : y + side, x : x + side] for b, y, x in chosen]),
-        )
-        for (b, y, x), patch in zip(chosen, residual, strict=True):
-            refined[b, :, y : y + patch_px, x : x + patch_px] += patch
-    return refined[..., :height, :width]
-
-
-def refine_routed(
-    refiner: Refiner, image: Tensor, coarse_logits: Tensor, error_logits: Tensor, routing: Routing
-) -> Tensor:
-    """Refines where an error is expected: refined_logits (B, 1, H, W) from tensors of that size.
-
-    Feature maps exist for `batch_px` pixels at a time; only images and logits have the full size.
-    """
-    selected = select_patches(error_logits, routing.patch_px, routing.error_threshold)
-    if selected.float().mean() <= routing.dense_above:
-        return refine_patches(refiner, image, coarse_logits, selected, routing.patch_px, routing.batch_px)
-    # The same answer by larger tiles: all that hold a selected patch are refined, its pixels alone take the residual.
-    pixels = selected.repeat_interleave(routing.patch_px, 1).repeat_interleave(routing.patch_px, 2)[:, None]
-    pixels = pixels[..., : image.shape[-2], : image.shape[-1]]
-    tiles = select_patches(torch.where(pixels, 1.0, -1.0), routing.tile_px, 0.5)
-    dense = refine_patches(refiner, image, coarse_logits, tiles, routing.tile_px, routing.batch_px)
-    return torch.where(pixels, dense, coarse_logits)
+    height, width = rgb.shape[-2:]
+    size, halo = torch.tensor([height, width], device=coarse_logits.device), refiner.halo_px
+    refined = enlarge(coarse_logits.float(), (height, width))
+    for side, index, corner in patches:
+        group = max(1, batch_px // (side + 2 * halo) ** 2)
+        for start in range(0, len(corner), group):
+            some = slice(start, start + group)
+            corners = corner[some].tolist()
+            chunk = Patches(side, index[some].to(rgb.device), corner[some].to(rgb.device))
+            context = sample_logits(coarse_logits, chunk.index, chunk.corner, size, side, halo)
+            residual = refiner(normalise(read_patches(rgb, chunk, halo)), context)
+            logits = crop_border(context, halo) + residual
+            for b, (top, left), patch in zip(index[some].tolist(), corners, logits, strict=True):
+                high, wide = min(side, height - top), min(side, width - left)
+                refined[b, :, top : top + high, left : left + wide] = patch[:, :high, :wide]
+    return refined

@@ -100,6 +100,7 @@ class Student(nn.Module):
         backbone: A key of `BACKBONES`.
         window_size: Attention window in tokens.
         decoder_width: Channels at stride 4; twice that at stride 8, four times at 16 and 32, half at stride 2.
+        coarse_stride: Of the logits before they are enlarged to the input's size, 2 or 4.
         drop_path_rate: Stochastic depth of the encoder.
         pretrained: Download ImageNet weights.
         backbone_weights: Or read them from this file.
@@ -111,6 +112,7 @@ class Student(nn.Module):
         *,
         window_size: int,
         decoder_width: int,
+        coarse_stride: int = 2,
         drop_path_rate: float = 0.0,
         pretrained: bool = False,
         backbone_weights: Path | None = None,
@@ -133,8 +135,9 @@ class Student(nn.Module):
         self.up8 = UpFuse(4 * width, 2 * width, 2 * width)
         self.up4 = UpFuse(2 * width, width, width)
         # Swin sees nothing finer than stride 4: a light convolution brings edges at stride 2 to the head.
-        self.stem = conv_norm_act(3, width // 2, stride=2)
-        self.head = nn.Sequential(conv_norm_act(width + width // 2, width // 2), nn.Conv2d(width // 2, 2, 1))
+        self.stem = conv_norm_act(3, width // 2, stride=2) if coarse_stride == 2 else None
+        joined = width if self.stem is None else width + width // 2
+        self.head = nn.Sequential(conv_norm_act(joined, width // 2), nn.Conv2d(width // 2, 2, 1))
         self.feature_channels = (2 * width, 4 * width)  # of the features at strides 8 and 16
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -153,9 +156,12 @@ class Student(nn.Module):
         d16 = self.up16(self.bridge(f32), self.lateral16(f16))
         d8 = self.up8(d16, self.lateral8(f8))
         d4 = self.up4(d8, self.lateral4(f4))
-        s2 = self.stem(image)
-        d2 = F.interpolate(d4, size=s2.shape[-2:], mode="bilinear", align_corners=False)
-        logits = self.head(torch.cat([d2, s2], dim=1))  # (B, 2, H/2, W/2)
-        logits = F.interpolate(logits.float(), scale_factor=2, mode="bilinear", align_corners=False)
+        if self.stem is None:
+            logits = self.head(d4)  # (B, 2, H/4, W/4)
+        else:
+            s2 = self.stem(image)
+            d2 = F.interpolate(d4, size=s2.shape[-2:], mode="bilinear", align_corners=False)
+            logits = self.head(torch.cat([d2, s2], dim=1))  # (B, 2, H/2, W/2)
+        logits = F.interpolate(logits.float(), size=image.shape[-2:], mode="bilinear", align_corners=False)
         coarse_logits, error_logits = logits[..., :height, :width].split(1, dim=1)
         return coarse_logits, error_logits, (d8, d16)

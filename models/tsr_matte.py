@@ -1,13 +1,15 @@
 """The assembled network: coarse stage over the whole image, refiner at native resolution."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import crop_border
+from models.patches import Crops, enlarge, sample_crops
 from models.refiner import Refiner
-from models.routing import Routing, refine_dense, refine_routed
+from models.routing import Routing, choose_patches, refine_patches
 from models.student import Student
 
 
@@ -15,10 +17,11 @@ class MattingOutput(NamedTuple):
     """What the network returns, in training and at inference alike.
 
     Attributes:
-        coarse_logits: (B, 1, H, W), the student's alpha before the sigmoid.
-        error_logits: (B, 1, H, W), where the coarse alpha is expected to be wrong, before the sigmoid.
-        refined_logits: (B, 1, H, W), coarse_logits plus the refiner's residual; the very same tensor where the network
-            has no refiner.
+        coarse_logits: (B, 1, h, w), the student's alpha before the sigmoid, at the size of its image.
+        error_logits: (B, 1, h, w), how much closer to the truth refinement is expected to bring it, before the sigmoid.
+        refined_logits: Coarse logits plus the refiner's residual, at native resolution: (B, 1, H, W) of whole pictures
+            (`predict`), or (N, 1, P, P) of the crops that training asks for. Without either, and where the network has
+            no refiner, the coarse logits.
         features: The student's decoder features at strides 8 and 16 of its input, finest first.
     """
 
@@ -35,6 +38,7 @@ class TSRMatte(nn.Module):
         backbone: A key of `models.BACKBONES`.
         window_size: Attention window of the encoder, in tokens.
         decoder_width: Channels of the decoder at stride 4.
+        coarse_stride: Of the coarse logits before they are enlarged, 2 or 4.
         drop_path_rate: Stochastic depth of the encoder.
         refiner: Whether there is a refiner at all.
         refiner_width: Its channels, a multiple of 4.
@@ -49,6 +53,7 @@ class TSRMatte(nn.Module):
         backbone: str,
         window_size: int,
         decoder_width: int,
+        coarse_stride: int = 2,
         drop_path_rate: float,
         refiner: bool,
         refiner_width: int,
@@ -61,34 +66,53 @@ class TSRMatte(nn.Module):
             backbone,
             window_size=window_size,
             decoder_width=decoder_width,
+            coarse_stride=coarse_stride,
             drop_path_rate=drop_path_rate,
             pretrained=pretrained,
             backbone_weights=backbone_weights,
         )
         self.refiner = Refiner(refiner_width, refiner_blocks) if refiner else None
 
-    def forward(self, image: Tensor, native: Tensor | None = None, *, routing: Routing | None = None) -> MattingOutput:
-        """Whole image to alpha logits at the resolution of `native`.
+    def forward(self, image: Tensor, crops: Crops | None = None) -> MattingOutput:
+        """Whole image to coarse logits; with crops of it at native resolution, these refined as well: for training.
 
         Args:
-            image: (B, 3, h, w), normalised: the whole picture at the size of the coarse stage.
-            native: (B, 3, H, W), normalised: the same picture at its own resolution; None where they are the same.
-            routing: Refine only the patches it chooses; None refines everything.
+            image: (B, 3, h, w), normalised: whole pictures at the size of the coarse stage.
+            crops: Parts of the same pictures at their own resolution.
 
         Returns:
-            `MattingOutput` with logits of size (H, W).
+            `MattingOutput`, its refined logits (N, 1, P, P) those of the crops.
         """
-        native = image if native is None else native
         coarse_logits, error_logits, features = self.student(image)
-        if native.shape[-2:] != image.shape[-2:]:
-            coarse_logits, error_logits = (
-                F.interpolate(logits, size=native.shape[-2:], mode="bilinear", align_corners=False)
-                for logits in (coarse_logits, error_logits)
-            )
+        refined_logits = coarse_logits
+        if self.refiner is not None and crops is not None:
+            halo = self.refiner.halo_px
+            context = sample_crops(coarse_logits, crops, crops.image.shape[-1] - 2 * halo, halo)
+            refined_logits = crop_border(context, halo) + self.refiner(crops.image, context)
+        return MattingOutput(coarse_logits, error_logits, refined_logits, features)
+
+    def predict(
+        self, image: Tensor, rgb: Tensor, *, normalise: Callable[[Tensor], Tensor], routing: Routing
+    ) -> MattingOutput:
+        """Whole pictures to alpha logits at their own resolution.
+
+        Feature maps and colours as floats exist for `routing.batch_px` pixels at a time; only `rgb` and the refined
+        logits have the native size.
+
+        Args:
+            image: (B, 3, h, w), normalised: whole pictures at the size of the coarse stage.
+            rgb: (B, 3, H, W), the same pictures at their own resolution, as `normalise` takes them.
+            normalise: Patches of `rgb` to patches of images.
+            routing: Which patches are refined.
+
+        Returns:
+            `MattingOutput`, its refined logits (B, 1, H, W).
+        """
+        coarse_logits, error_logits, features = self.student(image)
+        size = (rgb.shape[-2], rgb.shape[-1])
         if self.refiner is None:
-            refined_logits = coarse_logits
-        elif routing is None:
-            refined_logits = refine_dense(self.refiner, native, coarse_logits)
+            refined_logits = enlarge(coarse_logits, size)
         else:
-            refined_logits = refine_routed(self.refiner, native, coarse_logits, error_logits, routing)
+            patches = choose_patches(error_logits, size, routing, self.refiner.work)
+            refined_logits = refine_patches(self.refiner, rgb, normalise, coarse_logits, patches, routing.batch_px)
         return MattingOutput(coarse_logits, error_logits, refined_logits, features)

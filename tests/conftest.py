@@ -38,7 +38,14 @@ NETWORK = {
     "refiner_blocks": 1,
 }
 PREPROCESS = {"image_size": 64, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
-ROUTING = {"patch_px": 32, "error_threshold": 0.5, "dense_above": 0.5, "tile_px": 256, "batch_px": 65536}
+ROUTING = {
+    "error_threshold": 0.1,
+    "refine_budget": 1.0,
+    "max_patches": None,
+    "patch_px": 32,
+    "largest_px": 256,
+    "batch_px": 65536,
+}
 
 
 def build_network(seed: int = 0, **changes: Any) -> TSRMatte:
@@ -48,7 +55,7 @@ def build_network(seed: int = 0, **changes: Any) -> TSRMatte:
     with torch.no_grad():
         last = network.student.head[-1]
         last.weight.mul_(4)  # as initialised, all logits are close to 0
-        last.bias.copy_(torch.tensor([1.8, -1.7]))  # alpha; error: some patches are routed, most are not
+        last.bias.copy_(torch.tensor([1.8, -3.5]))  # alpha; error: some patches are routed, most are not
         if network.refiner is not None:
             torch.nn.init.normal_(network.refiner.last.weight, std=0.3)
             network.refiner.last.bias.fill_(0.4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from utils.augment import add_noise, adjust_colour, blur, defocus_kernel, motion_kernel, recompress
+from utils.augment import add_noise, adjust_colour, blur, defocus_kernel, mean_grey, motion_kernel, recompress
 
 RNG = np.random.default_rng(0)
 PICTURE = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), np.uint8), (0, 0), 4) // 2 + 60  # far from black and white
@@ -21,14 +21,26 @@ def test_colour_is_torchvisions_one_after_the_other(brightness: float, contrast:
     expected = F.adjust_contrast(expected, contrast)
     expected = F.adjust_saturation(expected, saturation)
     # Within half a level, but for torchvision's weights, which sum to 0.9999.
-    ours = adjust_colour(PICTURE, brightness=brightness, contrast=contrast, saturation=saturation)
+    factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    ours = adjust_colour(PICTURE, **factors, grey=mean_grey(PICTURE))
     assert ours.dtype == np.uint8
     assert np.abs(ours - expected.permute(1, 2, 0).numpy() * 255).max() < 0.65
 
 
 def test_colour_clips_and_no_change_is_none() -> None:
-    assert adjust_colour(PICTURE, brightness=9, contrast=1, saturation=1).min() == 255
-    assert adjust_colour(PICTURE, brightness=1, contrast=1, saturation=1) is PICTURE
+    assert adjust_colour(PICTURE, brightness=9, contrast=1, saturation=1, grey=128).min() == 255
+    assert adjust_colour(PICTURE, brightness=1, contrast=1, saturation=1, grey=128) is PICTURE
+
+
+def test_parts_of_a_picture_change_as_the_whole_does() -> None:
+    factors = {"brightness": 1.1, "contrast": 0.5, "saturation": 1.3, "grey": mean_grey(PICTURE)}
+    part = np.ascontiguousarray(PICTURE[5:20, 30:44])
+    assert abs(mean_grey(part) - mean_grey(PICTURE)) > 1, "its own grey would not do"
+    assert np.array_equal(adjust_colour(part, **factors), adjust_colour(PICTURE, **factors)[5:20, 30:44])
+
+
+def test_mean_grey_is_the_luma_of_the_mean() -> None:
+    assert mean_grey(PICTURE) == pytest.approx(float(PICTURE.mean(axis=(0, 1)) @ [0.299, 0.587, 0.114]))
 
 
 @pytest.mark.parametrize("kernel", [defocus_kernel(2.3), motion_kernel(3.6, 0.4), motion_kernel(0.5, 1.0)])

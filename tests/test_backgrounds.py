@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_transforms import MOVES, OFF, unnormalised
-from utils.backgrounds import NewBackgrounds, find_backgrounds
+from tests.test_transforms import MOVES, NATIVE, OFF, unnormalised
+from utils.backgrounds import Composite, CroppedSubject, NewBackgrounds, find_backgrounds
+from utils.compositing import Square, Window, cut
 from utils.datasets import EpochSampler, MattingDataset
 from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
-from utils.transforms import TrainTransform
+from utils.transforms import Photograph, TrainTransform, View
 
 SIZE = 48
 GREEN = (0, 200, 0)
@@ -130,6 +131,94 @@ def test_the_background_is_squashed_as_its_subject_is(tmp_path: Path) -> None:
         assert abs(across) == pytest.approx(2 * down, rel=0.1)
         mirrored.append(across < 0)
     assert 3 < sum(mirrored) < 17
+
+
+# ------------------------------------------------------------------------------------------------- any size
+
+
+def random_subject(rng: np.random.Generator, shape: tuple[int, int], view: View, solved: bool = True) -> CroppedSubject:
+    """Noise with a soft alpha that is 0 and 1 in places."""
+    alpha = cv2.resize(rng.random((9, 7), np.float32) * 2 - 0.5, shape[::-1]).clip(0, 1)
+    return CroppedSubject(Photograph(rng.integers(0, 256, (*shape, 3), np.uint8), alpha, view), solved)
+
+
+def random_composite(count: int, *, flip: bool) -> Composite:
+    rng = np.random.default_rng(count)
+    views = [View(Window(3, 5, 60, 90), flip), View(Window(0, 0, 50, 40), False), View(Window(10, 0, 30, 80), True)]
+    subjects = [random_subject(rng, (70, 100), view) for view in views[:count]]
+    return Composite(subjects, rng.integers(0, 256, (90, 130, 3), np.uint8), Window(7, 11, 64, 96), flip, "noise")
+
+
+@pytest.mark.parametrize("size", [(60, 90), (32, 32), (41, 70), (1, 1)])
+@pytest.mark.parametrize(("count", "flip"), [(1, False), (1, True), (2, False), (3, True)])
+def test_a_composite_is_made_of_its_parts_at_any_size(size: tuple[int, int], count: int, flip: bool) -> None:
+    composite = random_composite(count, flip=flip)
+    assert composite.shape == (60, 90), "of the first subject"
+    expected = cut(composite.background, composite.window, size).astype(np.float64)
+    expected = expected[:, ::-1] if flip else expected
+    clear = np.ones(size)
+    for subject in composite.subjects:  # one in front of the other, the first at the back
+        ((rgb, alpha),) = subject.photograph.render(size)
+        expected = alpha[..., None] * rgb.astype(np.float64) + (1 - alpha[..., None]) * expected
+        clear *= 1 - alpha
+    ((rgb, alpha),) = composite.render(size)
+    assert rgb.shape == (*size, 3) and rgb.dtype == np.uint8 and alpha.dtype == np.float32
+    assert np.abs(rgb - expected).max() < (0.51 if count == 1 else 1.6)
+    np.testing.assert_allclose(alpha, 1 - clear, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(60, 90), (41, 70), (7, 9)])
+@pytest.mark.parametrize(("count", "flip"), [(1, False), (2, True), (3, True)])
+def test_squares_of_a_composite_are_parts_of_the_whole(size: tuple[int, int], count: int, flip: bool) -> None:
+    composite = random_composite(count, flip=flip)
+    ((rgb, alpha),) = composite.render(size)
+    squares = [Square(0, 0, 6), Square(-4, -9, 20), Square(size[0] - 5, size[1] - 8, 16), Square(3, 1, 4)]
+    parts = composite.render(size, squares)
+    assert len(parts) == len(squares)
+    for (part_rgb, part_alpha), (top, left, side) in zip(parts, squares, strict=True):
+        rows, columns = (
+            np.arange(start, start + side).clip(0, length - 1) for start, length in zip((top, left), size, strict=True)
+        )
+        assert np.array_equal(part_rgb, rgb[np.ix_(rows, columns)])
+        assert np.array_equal(part_alpha, alpha[np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("solved", [False, True])
+def test_nothing_of_the_old_background_is_left_in_the_squares(pairs: list[Pair], solved: bool, tmp_path: Path) -> None:
+    for pair in pairs:
+        write_image(tmp_path / f"solved/{pair.name}.png", picture(COLOURS[pair.name]))
+    files = {pair.name: tmp_path / f"solved/{pair.name}.png" for pair in pairs} if solved else None
+    crops = dataset(pairs, {**NATIVE, "native_zoom": (1.0, 1.0), "native_on_edge": 1.0}, foregrounds=files)[1].crops
+    alpha = crops.alpha[:, 0].numpy()[..., None]
+    assert ((alpha > 0.3) & (alpha < 0.7)).any()
+    expected = alpha * np.float32(RED) + (1 - alpha) * 128
+    off = np.abs(crops.rgb.permute(0, 2, 3, 1).numpy() - expected)
+    # A square without any of the subject's own colour can only guess at it.
+    assert off.max() < 1.01 if solved else off.mean() < 3
+
+
+def test_photographs_and_composites_share_a_batch(pairs: list[Pair], tmp_path: Path) -> None:
+    write_image(tmp_path / "train/im/wide.png", picture(RED, 40, 160))
+    write_image(tmp_path / "train/gt/wide.png", np.zeros((40, 160), np.uint8))
+    mixed = dataset(find_pairs(tmp_path), {**MOVES, "native_crops": 3}, extra=0.5, background_probability=0.5)
+    mixed.transform.halo_px = 2
+    runs = []
+    for num_workers in (0, 2):
+        sampler = EpochSampler(4, seed=1)
+        loader = torch.utils.data.DataLoader(mixed, batch_size=4, sampler=sampler, num_workers=num_workers)
+        runs.append([])
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            runs[-1] += list(loader)
+    for batch, again in zip(*runs, strict=True):
+        assert batch.crops.rgb.shape == (4, 3, 3, 28, 28) and batch.crops.alpha.shape == (4, 3, 1, 24, 24)
+        assert batch.crops.corner.shape == batch.crops.size.shape == (4, 3, 2) and batch.crops.pooling.shape == (4, 3)
+        assert batch.name == again.name
+        assert all(torch.equal(one, other) for one, other in zip(batch.crops, again.crops, strict=True))
+    made = [" on " in name for batch in runs[0] for name in batch.name]
+    assert any(made) and not all(made)
+    empty = torch.utils.data.DataLoader(dataset(pairs, OFF), batch_size=2)
+    assert all(each.numel() == 0 for each in next(iter(empty)).crops)
 
 
 def test_a_solved_foreground_of_another_size_is_named(pairs: list[Pair], tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def test_made_photographs(run: Callable) -> None:
     assert finished.status == 0 and finished.created == [], finished.err
     table = rows(finished.out)
     assert all(len(numbers) == 2 and min(numbers) >= 0 for numbers in table.values()), table
-    assert {"read the image", "sample, photograph", "sample, composite", "images/s, 1 workers"} <= table.keys()
+    stages = {"read the image", "read the alpha", "crop and resize image and alpha", "squares at native resolution"}
+    wholes = {"sample, photograph", "sample, composite", "images/s, 1 workers", "images/s, 1 workers, half composites"}
+    assert stages | wholes | {"blur, colour, noise, JPEG"} <= table.keys()
 
 
 def test_ones_own_photographs(run: Callable, tmp_path: Path, write_pairs: Callable) -> None:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.compositing import Layer, Window, compose, covering_window, cut, merge
+from utils.compositing import Layer, Square, Window, compose, covering_window, cut, merge, read_squares
 
 RNG = np.random.default_rng(3)
 
@@ -47,6 +47,24 @@ def test_compose_changes_nothing_it_is_given_and_takes_views() -> None:
     mirrored = compose(foreground[:, ::-1], background[:, ::-1], alpha[:, ::-1])
     assert np.array_equal(mirrored[:, ::-1], compose(foreground, background, alpha))
     assert all(np.array_equal(*pair) for pair in zip(copies, (foreground, background, alpha), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------- read_squares
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (30, 40)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_squares_are_copies_and_repeat_the_border(shape: tuple[int, int], mirrored: bool) -> None:
+    for picture in (colours(*shape), soft(*shape)):
+        seen = picture[:, ::-1] if mirrored else picture
+        squares = [Square(top, left, side) for top in (-7, 0) for left in (-3, 0) for side in (8, 20)]
+        squares.append(Square(shape[0] - 1, shape[1] - 1, 5))
+        padded = np.pad(seen, [(20, 20)] * 2 + [(0, 0)] * (picture.ndim - 2), mode="edge")
+        for (top, left, side), read in zip(squares, read_squares(seen, squares), strict=True):
+            assert np.array_equal(read, padded[top + 20 : top + 20 + side, left + 20 : left + 20 + side])
+            assert read.flags.c_contiguous and read.dtype == picture.dtype and not np.shares_memory(read, picture)
+        (whole,) = read_squares(seen, None)
+        assert np.array_equal(whole, seen) and whole.flags.c_contiguous
 
 
 # -------------------------------------------------------------------------------------------------------- merge

@@ -16,6 +16,7 @@ from config import (
     ComposeConfig,
     CompositionConfig,
     Config,
+    EffortConfig,
     EvalConfig,
     ExportConfig,
     LoaderBenchmarkConfig,
@@ -31,6 +32,7 @@ from config import (
 )
 from models import BACKBONES, MattingOutput, Routing, TSRMatte
 from utils.backgrounds import NewBackgrounds
+from utils.inference import with_effort
 from utils.layouts import BENCHMARKS, DATASETS
 from utils.losses import MattingLoss
 from utils.transforms import TrainTransform
@@ -80,7 +82,7 @@ def differences(a: Config, b: Config) -> set[str]:
 
 
 def test_presets_are_the_agreed_ones() -> None:
-    assert set(PRESETS) == {"tsr", "tsr-tiny", "tsr-large", "baseline", "dilation", "locator", "demo"}
+    assert set(PRESETS) == {"tsr", "tsr-tiny", "tsr-fast", "tsr-large", "baseline", "dilation", "locator", "demo"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -112,12 +114,11 @@ def test_the_three_strategies() -> None:
 
 
 def test_sizes_of_the_method() -> None:
-    assert PRESETS["tsr-tiny"]().model.backbone == "tiny"
-    large = PRESETS["tsr-large"]()
-    assert large.model.backbone == "large"
-    tsr = PRESETS["tsr"]()
-    batches = [config.optim.batch_size * config.optim.accumulation_steps for config in (tsr, large)]
-    assert batches[0] == batches[1], "the learning rate is for this batch"
+    tsr, tiny, fast, large = (PRESETS[name]() for name in ("tsr", "tsr-tiny", "tsr-fast", "tsr-large"))
+    assert [config.model.backbone for config in (tiny, fast, large)] == ["tiny", "tiny", "large"]
+    assert fast.data.image_size < tiny.data.image_size and fast.model.refiner
+    batches = {config.optim.batch_size * config.optim.accumulation_steps for config in (tsr, tiny, fast, large)}
+    assert len(batches) == 1, "the learning rate is for this batch"
 
 
 def test_the_locator_is_trained_by_the_structure_loss_only() -> None:
@@ -150,8 +151,9 @@ def test_windows_fit_the_deepest_map(name: str) -> None:
     [
         (ModelConfig, TSRMatte, set()),
         (RoutingConfig, Routing, set()),
+        (EffortConfig, with_effort, {"predictor"}),
         (LossConfig, MattingLoss, set()),
-        (AugmentConfig, TrainTransform, {"image_size", "dilate_px"}),
+        (AugmentConfig, TrainTransform, {"image_size", "dilate_px", "halo_px"}),
         (CompositionConfig, NewBackgrounds, {"max_pixels"}),
     ],
 )
@@ -192,13 +194,13 @@ def test_default_benchmarks_exist() -> None:
 def test_flags_are_bare_field_names_of_all_sections() -> None:
     flags = (
         "--batch-size 3 --data-root /d --dataset custom --run-dir r --epochs 2 --device cpu --no-refiner "
-        "--teacher swin --l1-weight 0.5 --patch-px 48 --crop-scale 0.5 0.9 --seed=7"
+        "--teacher swin --l1-weight 0.5 --patch-px 64 --crop-scale 0.5 0.9 --seed=7"
     )
     config = parse_train(["demo", *flags.split(" ")])
     assert (config.optim.batch_size, config.optim.epochs, config.run.seed) == (3, 2, 7)
     assert (config.data.data_root, config.data.dataset, config.run.run_dir) == (Path("/d"), "custom", Path("r"))
     assert (config.run.device, config.model.refiner, config.teacher.teacher) == ("cpu", False, "swin")
-    assert (config.loss.l1_weight, config.routing.patch_px, config.augment.crop_scale) == (0.5, 48, (0.5, 0.9))
+    assert (config.loss.l1_weight, config.routing.patch_px, config.augment.crop_scale) == (0.5, 64, (0.5, 0.9))
     changed = {
         "optim.batch_size", "optim.epochs", "run.seed", "data.data_root", "data.dataset", "run.device", "model.refiner",
         "teacher.teacher", "loss.l1_weight", "routing.patch_px", "augment.crop_scale",
@@ -332,7 +334,22 @@ CONTRADICTIONS = [
     "--clip-norm 0",
     "--patch-px 0",
     "--patch-px 33",
-    "--tile-px 0",
+    "--largest-px 0",
+    "--largest-px 16",
+    "--largest-px 96",
+    "--largest-px 100",
+    "--refine-budget 1.1",
+    "--refine-budget -0.1",
+    "--refine-budget nan",
+    "--max-patches 0",
+    "--native-crops 0",
+    "--native-px 6",
+    "--native-px 65",
+    "--native-zoom 0.5 2",
+    "--native-zoom 4 2",
+    "--native-zoom 1 inf",
+    "--native-on-edge 1.5",
+    "--native-on-edge -0.1",
     "--batch-px 0",
     "--window-size 0",
     "--refiner-blocks 0",
@@ -361,7 +378,6 @@ CONTRADICTIONS = [
     "--drop-path-rate -0.1",
     "--error-threshold -0.1",
     "--error-threshold 1.5",
-    "--dense-above -1",
 ]
 
 
@@ -370,6 +386,14 @@ def test_a_contradiction_is_one_line_before_any_work(refusal: Callable[..., str]
     line = refusal(parse_train, flags.split())
     first = flags.split()[0]
     assert first in line or first.strip("-") in line
+
+
+def test_the_largest_patch_is_the_smallest_doubled_some_times(refusal: Callable[..., str]) -> None:
+    for patch_px, largest_px in ((32, 32), (48, 384), (2, 1024)):
+        routing = parse_train(["--patch-px", str(patch_px), "--largest-px", str(largest_px)]).routing
+        assert (routing.patch_px, routing.largest_px) == (patch_px, largest_px)
+    line = refusal(parse_train, ["--patch-px", "48"])
+    assert "--largest-px" in line and "--patch-px 48" in line
 
 
 def test_losses_that_leave_nothing_to_train_are_refused(refusal: Callable[..., str]) -> None:
@@ -388,6 +412,11 @@ def test_losses_that_leave_nothing_to_train_are_refused(refusal: Callable[..., s
         ("eval.py", "--num-workers -1", "--num-workers"),
         ("eval.py", "--max-pixels 0", "--max-pixels"),
         ("eval.py", "--checkpiont c.pth", "--checkpoint"),
+        ("eval.py", "--refine-budget 1.5", "--refine-budget"),
+        ("eval.py", "--memory-limit 0", "--memory-limit"),
+        ("predict.py", "a.jpg --refine-budget -0.1", "--refine-budget"),
+        ("predict.py", "a.jpg --max-patches -1", "--max-patches"),
+        ("predict.py", "a.jpg --memory-limit nan", "--memory-limit"),
         ("predict.py", "a.jpg --save mask", "--save"),
         ("predict.py", "a.jpg --save", "--save"),
         ("predict.py", "a.jpg --max-pixels 0", "--max-pixels"),

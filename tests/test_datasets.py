@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
 from utils.seeds import seeded_rng
-from utils.transforms import EvalTransform
+from utils.transforms import NO_CROPS, EvalTransform, SampleCrops
 from utils.trimaps import trimap_from_alpha
 
 
@@ -24,10 +24,13 @@ def write_pair(root: Path, name: str, size: tuple[int, int], alpha_size: tuple[i
     write_image(root / "gt" / f"{name}.png", rng.integers(0, 256, alpha_size or size, dtype=np.uint8))
 
 
-def noisy_crop(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def noisy_crop(
+    rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, SampleCrops]:
     top = int(rng.integers(rgb.shape[0] - 8))
     image = torch.from_numpy(rgb[top : top + 8, :8]).permute(2, 0, 1) / 255
-    return image + torch.from_numpy(rng.random((3, 1, 1))), torch.from_numpy(alpha[top : top + 8, :8])[None]
+    image = image + torch.from_numpy(rng.random((3, 1, 1)))
+    return image, torch.from_numpy(alpha[top : top + 8, :8])[None], NO_CROPS
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def pairs(tmp_path: Path) -> list[Pair]:
 
 def test_sample_is_what_the_files_hold(pairs: list[Pair]) -> None:
     seen = []
-    dataset = MattingDataset(pairs, lambda rgb, alpha, generator: seen.append((rgb, alpha)) or (rgb, alpha))
+    dataset = MattingDataset(pairs, lambda rgb, alpha, generator: seen.append((rgb, alpha)) or (rgb, alpha, NO_CROPS))
     sample = dataset[3]
     assert isinstance(sample, Sample) and sample.name == "p3" and len(dataset) == 7
     rgb, alpha = seen[0]
@@ -117,7 +120,7 @@ def test_the_teacher_reads_no_photographs(pairs: list[Pair]) -> None:
         pair.image.unlink()
     for i, sample in enumerate(AlphaDataset(pairs, transform)[i] for i in range(7)):
         assert torch.equal(sample.alpha, expected[i].alpha) and sample.name == expected[i].name
-        assert sample.rgb.shape == (3, 0, 0)
+        assert sample.rgb.shape == (3, 0, 0) and sample.crops is NO_CROPS
 
 
 def test_trimaps_come_with_the_samples(tmp_path: Path) -> None:

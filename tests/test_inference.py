@@ -13,7 +13,8 @@ import torch
 import eval as eval_script
 import export_inference
 import predict as predict_script
-from models.routing import select_patches
+from models.patches import enlarge
+from models.routing import choose_patches
 from utils.checkpoint import DESCRIPTION, load_checkpoint
 from utils.errors import UserError
 from utils.evaluation import predictions
@@ -67,15 +68,34 @@ def test_the_refiner_works_where_it_is_routed_to_and_nowhere_else(
 ) -> None:
     """Otherwise the tests below would compare the coarse stage only."""
     output = predict(predictor, pictures["1537x1023"])
-    routing = predictor.routing
-    selected = select_patches(output.error_logits, routing.patch_px, routing.error_threshold)
-    assert 0.02 < selected.float().mean() < routing.dense_above
-    inside = selected.repeat_interleave(routing.patch_px, 1).repeat_interleave(routing.patch_px, 2)[:, None]
-    inside = inside[..., :1023, :1537]
-    refined, coarse = output.refined_logits, output.coarse_logits
+    patches = choose_patches(output.error_logits, (1023, 1537), predictor.routing, predictor.network.refiner.work)
+    inside = torch.zeros(1, 1, 1023, 1537, dtype=torch.bool)
+    for side, _, corner in patches:
+        for top, left in corner.tolist():
+            inside[..., top : top + side, left : left + side] = True
+    assert len(patches) > 1 and 0.02 < inside.float().mean() < 0.5
+    refined, coarse = output.refined_logits, enlarge(output.coarse_logits, (1023, 1537))
     assert torch.equal(refined[~inside], coarse[~inside])
     assert (refined - coarse)[inside].abs().mean() > 0.1
     assert coarse.std() > 0.1
+
+
+def test_all_that_has_the_native_size_is_the_refined_alpha(predictor: Predictor, pictures: dict) -> None:
+    output = predict(predictor, pictures["1537x1023"])
+    assert output.coarse_logits.shape == output.error_logits.shape == (1, 1, 64, 64)
+    assert output.refined_logits.shape == (1, 1, 1023, 1537)
+    assert {logits.dtype for logits in output[:3]} == {torch.float32}
+
+
+def test_patches_change_no_pixel_that_they_refine(predictor: Predictor, pictures: dict, alphas: dict) -> None:
+    """Routed and dense refinement agree in every pixel that routing refines."""
+    dense = predict_alpha(replace(predictor, routing=predictor.routing.everything()), pictures["641x427"])
+    coarse = predict_alpha(replace(predictor, routing=replace(predictor.routing, max_patches=0)), pictures["641x427"])
+    routed = alphas["641x427"]
+    refined = routed != coarse
+    assert 0.02 < refined.mean() < 0.9
+    assert largest_difference(routed[refined], dense[refined]) <= TOLERANCE
+    assert largest_difference(dense[~refined], coarse[~refined]) > 0.01
 
 
 def test_a_second_call_gives_the_same_bits(predictor: Predictor, pictures: dict, alphas: dict) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.patches import Crops, enlarge
 from utils import losses
 from utils.losses import (
     MattingLoss,
@@ -265,37 +266,52 @@ def test_alignment_refuses_unequal_levels_and_shapes() -> None:
         alignment_loss((level,), (level[:, :1],))
 
 
-@pytest.mark.parametrize(
-    ("wrong_pixels", "weight"),
-    [(0, 1.0), (1, 10.0), (20, 4.0), (50, 1.0), (90, 1.0), (100, 1.0)],
-    ids=["none", "rare, capped", "20 %", "half", "most", "all"],
-)
-def test_error_weighs_wrong_pixels_by_their_rarity(wrong_pixels: int, weight: float) -> None:
-    alpha = torch.zeros(1, 1, 10, 10, dtype=torch.float64)
-    coarse_logits = torch.full_like(alpha, -20)
-    coarse_logits.view(-1)[:wrong_pixels] = 0  # alpha 0.5
-    error_logits = torch.full_like(alpha, 1.0)
-    if_wrong, if_right = math.log1p(math.exp(-1)), math.log1p(math.exp(1))
-    right_pixels = 100 - wrong_pixels
-    expected = (weight * wrong_pixels * if_wrong + right_pixels * if_right) / (weight * wrong_pixels + right_pixels)
-    assert error_loss(error_logits, coarse_logits, alpha).item() == pytest.approx(expected, rel=1e-12)
+def logits_of(*alphas: float) -> Tensor:
+    """(1, 1, 1, N), float64."""
+    return torch.tensor(alphas, dtype=torch.float64).logit().view(1, 1, 1, -1)
 
 
-def test_error_tolerance_is_an_alpha_difference() -> None:
-    alpha = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
-    coarse_logits = torch.logit(torch.tensor([0.54, 0.56], dtype=torch.float64)).view(1, 1, 1, 2)
-    right_then_wrong = torch.tensor([-30.0, 30.0], dtype=torch.float64).view(1, 1, 1, 2)
-    assert error_loss(right_then_wrong, coarse_logits, alpha).item() < 1e-10
-    assert error_loss(-right_then_wrong, coarse_logits, alpha).item() == pytest.approx(30)
-    assert error_loss(right_then_wrong, coarse_logits, alpha, tolerance=0.1).item() == pytest.approx(15)
+def test_error_is_the_cross_entropy_with_the_refiners_gain() -> None:
+    """Mended by 0.4; mended by 0.1, from below to above the truth; left alone; harmed, which counts as no gain."""
+    coarse, refined = logits_of(0.9, 0.3, 0.6, 0.5), logits_of(0.5, 0.8, 0.6, 0.9)
+    alpha = torch.tensor([0.4, 0.6, 1.0, 0.5], dtype=torch.float64).view(1, 1, 1, 4)
+    expected = [0.3, 0.2, 0.05, 0.1]
+    cross_entropy = [
+        -(gain * math.log(p) + (1 - gain) * math.log(1 - p))
+        for gain, p in zip([0.4, 0.1, 0.0, 0.0], expected, strict=True)
+    ]
+    loss = error_loss(logits_of(*expected), coarse, refined, alpha)
+    assert loss.item() == pytest.approx(sum(cross_entropy) / 4, rel=1e-12)
+
+
+def test_error_without_gain_wants_a_zero() -> None:
+    """Whatever the coarse error: what the refiner cannot mend is not worth its work."""
+    coarse, alpha = logits_of(0.1, 0.9, 0.5), torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64).view(1, 1, 1, 3)
+    error_logits = torch.full_like(coarse, 2.0)
+    expected = math.log1p(math.exp(2))
+    assert error_loss(error_logits, coarse, coarse, alpha).item() == pytest.approx(expected, rel=1e-12)
+    worse = logits_of(0.01, 0.99, 0.7)
+    assert error_loss(error_logits, coarse, worse, alpha).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_error_is_least_at_the_mean_gain() -> None:
+    """One number for pixels with many gains: their mean, so that sums over patches are unbiased."""
+    coarse, refined, alpha = random_logits(1, 1, 9, 9), random_logits(1, 1, 9, 9, seed=1), random_alpha(1, 1, 9, 9)
+    gain = ((coarse.sigmoid() - alpha).abs() - (refined.sigmoid() - alpha).abs()).clamp(min=0)
+    at_mean = gain.mean().logit().requires_grad_()
+    loss = error_loss(at_mean.expand_as(alpha), coarse, refined, alpha)
+    loss.backward()
+    assert abs(at_mean.grad.item()) < 1e-12
+    for step in (-0.1, 0.1):
+        assert error_loss((at_mean + step).expand_as(alpha), coarse, refined, alpha) > loss
 
 
 def test_error_trains_only_the_error_head() -> None:
-    error_logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
-    coarse_logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
-    error_loss(error_logits, coarse_logits, torch.zeros(1, 1, 4, 4)).backward()
-    assert coarse_logits.grad is None
-    assert (error_logits.grad < 0).all()
+    error_logits, coarse_logits, refined_logits = (torch.zeros(1, 1, 4, 4, requires_grad=True) for _ in range(3))
+    error_loss(error_logits, coarse_logits, refined_logits - 3, torch.zeros(1, 1, 4, 4)).backward()
+    assert coarse_logits.grad is None and refined_logits.grad is None
+    # (sigmoid - gain) / pixels
+    torch.testing.assert_close(error_logits.grad, torch.full((1, 1, 4, 4), (1 / (1 + math.exp(3))) / 16))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -316,16 +332,22 @@ def test_perfect_logits_cost_nothing(size: tuple[int, int]) -> None:
     for alpha in degenerate_alphas(*size).values():
         logits = 60 * (alpha - 0.5)
         assert structure_loss(logits, alpha).item() == pytest.approx(0, abs=1e-6)
-        assert error_loss(torch.full_like(alpha, -30), logits, alpha).item() == pytest.approx(0, abs=1e-6)
+        for coarse in (logits, -logits):  # nothing to mend; mended from the worst
+            error_logits = torch.where(coarse == logits, -30.0, 30.0)
+            assert error_loss(error_logits, coarse, logits, alpha).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("magnitude", [1.0, 100.0, 3e4], ids=["usual", "saturated", "near the fp16 limit"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_degenerate_mattes_keep_values_and_gradients_finite(size: tuple[int, int], magnitude: float) -> None:
     for name, alpha in degenerate_alphas(*size).items():
-        leaves = [(magnitude * random_logits(1, 1, *size, seed=s)).float().requires_grad_() for s in range(3)]
+        side = max(size)
+        shapes = (size, size, (side, side))
+        leaves = [(magnitude * random_logits(1, 1, *shape, seed=s)).float() for s, shape in enumerate(shapes)]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
         output = SimpleNamespace(coarse_logits=leaves[0], error_logits=leaves[1], refined_logits=leaves[2])
-        terms = make_loss(**WEIGHTS)(output, alpha)
+        terms = make_loss(**WEIGHTS)(output, alpha, one_crop(*size), degenerate_alphas(side, side)[name])
+        assert len(terms) == 12
         terms["total"].backward()
         assert all(term.isfinite() for term in terms.values()), (name, terms)
         assert all(leaf.grad.isfinite().all() for leaf in leaves), name
@@ -338,24 +360,23 @@ def test_gradients_match_finite_differences(size: tuple[int, int]) -> None:
     for loss in ALPHA_LOSSES:
         assert torch.autograd.gradcheck(loss, (pred, alpha))
     assert torch.autograd.gradcheck(structure_loss, (logits, alpha))
-    assert torch.autograd.gradcheck(lambda error_logits: error_loss(error_logits, logits.detach(), alpha), (logits,))
+    coarse, refined = random_logits(1, 1, *size, seed=2), random_logits(1, 1, *size, seed=3)
+    assert torch.autograd.gradcheck(lambda error_logits: error_loss(error_logits, coarse, refined, alpha), (logits,))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_losses_are_float32_under_autocast(dtype: torch.dtype) -> None:
     """Equal to the loss of the same half-precision values in float32: nothing inside is rounded again."""
-    output = SimpleNamespace(
-        coarse_logits=random_logits(1, 1, 24, 24, seed=0).to(dtype),
-        error_logits=random_logits(1, 1, 24, 24, seed=1).to(dtype),
-        refined_logits=random_logits(1, 1, 24, 24, seed=2).to(dtype),
-    )
-    alpha = random_alpha(1, 1, 24, 24, seed=3).float()
-    student, teacher = (random_logits(1, 4, 6, 6, seed=4).to(dtype),), (random_logits(1, 4, 6, 6).to(dtype),)
+    output, alpha, crops, crop_alpha, student, teacher = matting_inputs()
+    output = SimpleNamespace(**{name: logits.to(dtype) for name, logits in vars(output).items()})
+    alpha, crop_alpha = alpha.float(), crop_alpha.float()
+    student, teacher = (tuple(level.to(dtype) for level in features) for features in (student, teacher))
     loss = make_loss(**WEIGHTS)
     with torch.autocast("cpu", dtype=dtype):
-        terms = loss(output, alpha, student, teacher)
+        terms = loss(output, alpha, crops, crop_alpha, student, teacher)
     full = SimpleNamespace(**{name: logits.float() for name, logits in vars(output).items()})
-    expected = loss(full, alpha, (student[0].float(),), (teacher[0].float(),))
+    student, teacher = (tuple(level.float() for level in features) for features in (student, teacher))
+    expected = loss(full, alpha, crops, crop_alpha, student, teacher)
     assert {term.dtype for term in terms.values()} == {torch.float32}
     torch.testing.assert_close(terms, expected, rtol=1e-6, atol=0)
 
@@ -384,31 +405,85 @@ def test_losses_refuse_to_broadcast(loss) -> None:
 # MattingLoss
 
 
-def matting_inputs(with_refiner: bool = True) -> tuple:
-    coarse_logits, error_logits, refined_logits = (random_logits(2, 1, 20, 20, seed=s) for s in range(3))
+POOLING = (1, 2, 1, 4)  # of the crops below
+CORNERS, CROP_SIZES, CROP_PX = [(0, 0), (30, 5), (13, 44), (20, 20)], [(40, 60), (70, 64), (33, 64), (80, 40)], 20
+
+
+def matting_inputs() -> tuple:
+    """Output, alpha, crops, their alpha, and features: two pictures at 24 px, four crops of them."""
     output = SimpleNamespace(
-        coarse_logits=coarse_logits,
-        error_logits=error_logits,
-        refined_logits=refined_logits if with_refiner else coarse_logits,
+        coarse_logits=random_logits(2, 1, 24, 24),
+        error_logits=random_logits(2, 1, 24, 24, seed=1),
+        refined_logits=random_logits(4, 1, CROP_PX, CROP_PX, seed=2),
     )
+    places = (torch.tensor(each) for each in ([0, 1, 1, 0], CORNERS, CROP_SIZES, POOLING))
+    crops = Crops(torch.empty(4, 3, CROP_PX, CROP_PX), *places)
+    crop_alpha = random_alpha(4, 1, CROP_PX, CROP_PX, seed=8)
     features = (random_logits(2, 4, 5, 5), random_logits(2, 8, 3, 3))
-    return output, random_alpha(2, 1, 20, 20, seed=9), features, tuple(level + 1 for level in features)
+    taught = tuple(level + 1 for level in features)
+    return output, random_alpha(2, 1, 24, 24, seed=9), crops, crop_alpha, features, taught
+
+
+def one_crop(height: int, width: int) -> Crops:
+    """At the top left of one picture of this native size."""
+    zero = torch.zeros(1, 2, dtype=torch.int64)
+    return Crops(torch.empty(0), zero[:, 0], zero, torch.tensor([[height, width]]), torch.ones(1, dtype=torch.int64))
 
 
 def test_terms_are_the_weighted_losses_and_sum_to_the_total() -> None:
-    output, alpha, student, teacher = matting_inputs()
-    terms = make_loss(**WEIGHTS)(output, alpha, student, teacher)
+    output, alpha, crops, crop_alpha, student, teacher = matting_inputs()
+    terms = make_loss(**WEIGHTS)(output, alpha, crops, crop_alpha, student, teacher)
     w, expected = WEIGHTS, {}
-    for stage, logits in (("coarse", output.coarse_logits), ("refined", output.refined_logits)):
+    stages = (("coarse", output.coarse_logits, alpha), ("refined", output.refined_logits, crop_alpha))
+    for stage, logits, truth in stages:
         for loss in (*ALPHA_LOSSES, structure_loss):
             name = loss.__name__.removesuffix("_loss")
-            value = loss(logits if loss is structure_loss else logits.sigmoid(), alpha)
+            value = loss(logits if loss is structure_loss else logits.sigmoid(), truth)
             expected[f"{stage}_{name}"] = w[stage] * w[name] * value
     expected["alignment"] = w["alignment"] * torch.tensor(1.0, dtype=torch.float64)
-    expected["error"] = w["error"] * error_loss(output.error_logits, output.coarse_logits, alpha)
-    expected["total"] = sum(expected.values())
-    assert list(terms) == list(expected)
+    expected["error"] = w["error"] * reference_error_term(output, crop_alpha)
+    assert list(terms) == [*expected, "total"]
+    error, total = terms.pop("error"), terms.pop("total")
+    torch.testing.assert_close(error.double(), expected.pop("error"), rtol=1e-5, atol=0)  # places are float32
     torch.testing.assert_close(terms, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(total, sum(terms.values()) + error, rtol=1e-6, atol=0)
+
+
+def reference_error_term(output: SimpleNamespace, crop_alpha: Tensor) -> Tensor:
+    """Of the crops that are not pooled, 0 and 2, cut out of their enlarged pictures."""
+    squares = []
+    for logits in (output.error_logits, output.coarse_logits):
+        for i, b in ((0, 0), (2, 1)):
+            top, left = CORNERS[i]
+            whole = enlarge(logits[b : b + 1], CROP_SIZES[i])
+            squares.append(whole[..., top : top + CROP_PX, left : left + CROP_PX])
+    error, coarse = torch.cat(squares[:2]), torch.cat(squares[2:])
+    return error_loss(error, coarse, output.refined_logits[::2], crop_alpha[::2])
+
+
+def test_pooled_crops_do_not_teach_routing() -> None:
+    """Their coarse logits are not those of the picture that routing will see."""
+    output, alpha, crops, crop_alpha, *_ = matting_inputs()
+    loss = make_loss(**{**WEIGHTS, "coarse": 0.0, "refined": 0.0})
+    before = loss(output, alpha, crops, crop_alpha)["error"]
+    for i, matters in enumerate(pooling == 1 for pooling in POOLING):
+        other = crop_alpha.clone()
+        other[i] = 1 - other[i]
+        assert (loss(output, alpha, crops, other)["error"] != before) == matters
+    pooled = crops._replace(pooling=torch.full((4,), 2))
+    output.error_logits.requires_grad_()
+    term = loss(output, alpha, pooled, crop_alpha)["error"]
+    term.backward()
+    assert term.item() == 0 and not output.error_logits.grad.any()
+
+
+def test_without_crops_the_coarse_stage_is_all_there_is_to_train() -> None:
+    output, alpha, _, _, student, teacher = matting_inputs()
+    terms = make_loss(**WEIGHTS)(output, alpha, student_features=student, teacher_features=teacher)
+    stages = {name.split("_")[0] for name in terms}
+    assert stages == {"coarse", "alignment", "total"} and len(terms) == 5 + 2
+    with_crops = make_loss(**WEIGHTS)(*matting_inputs())
+    assert all(torch.equal(terms[name], with_crops[name]) for name in terms if name != "total")
 
 
 @pytest.mark.parametrize("name", ["l1", "gradient", "laplacian", "ssim", "structure", "alignment", "error"])
@@ -432,17 +507,11 @@ def test_a_stage_weight_of_zero_removes_the_stage(stage: str) -> None:
     assert len(terms) == 13 - 5
 
 
-def test_without_a_refiner_the_coarse_terms_count_once() -> None:
-    terms = make_loss(**{**WEIGHTS, "refined": 0.0})(*matting_inputs(with_refiner=False))
-    assert not [term for term in terms if term.startswith("refined")]
-    assert len(terms) == 13 - 5
-
-
 def test_without_features_there_is_no_alignment() -> None:
-    output, alpha, student, _ = matting_inputs()
-    assert "alignment" not in make_loss(**WEIGHTS)(output, alpha)
+    output, alpha, crops, crop_alpha, student, _ = matting_inputs()
+    assert "alignment" not in make_loss(**WEIGHTS)(output, alpha, crops, crop_alpha)
     with pytest.raises(ValueError, match="zip"):
-        make_loss(**WEIGHTS)(output, alpha, student)
+        make_loss(**WEIGHTS)(output, alpha, crops, crop_alpha, student)
 
 
 def test_weights_are_checked_and_have_no_defaults() -> None:
@@ -456,7 +525,7 @@ def test_weights_are_checked_and_have_no_defaults() -> None:
         make_loss(**{name: weight for name, weight in WEIGHTS.items() if name != "ssim"})
     only_alignment = make_loss(**{**dict.fromkeys(WEIGHTS, 0.0), "alignment": 1.0})
     with pytest.raises(ValueError, match="no loss term"):
-        only_alignment(*matting_inputs()[:2])
+        only_alignment(*matting_inputs()[:4])
 
 
 def test_descending_the_total_recovers_the_matte() -> None:
@@ -469,8 +538,7 @@ def test_descending_the_total_recovers_the_matte() -> None:
     start = l1_loss(logits.sigmoid(), alpha).item()
     for _ in range(300):
         optimizer.zero_grad()
-        loss(SimpleNamespace(coarse_logits=logits, error_logits=logits, refined_logits=logits), alpha)[
-            "total"
-        ].backward()
+        output = SimpleNamespace(coarse_logits=logits, error_logits=logits, refined_logits=logits)
+        loss(output, alpha, one_crop(32, 32), alpha)["total"].backward()
         optimizer.step()
     assert l1_loss(logits.sigmoid(), alpha).item() < 0.01 * start

@@ -1,4 +1,4 @@
-"""models: shapes, the zero start, routing equals dense, the halo, backbone weights."""
+"""models: shapes, the zero start, crops and whole pictures, the halo, the refiner's work, backbone weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import (
     BACKBONES,
+    Crops,
     FeatureAlignment,
     MaskDecoder,
     MaskTeacher,
@@ -23,8 +25,8 @@ from models import (
     TSRMatte,
 )
 from models.layers import pad_to_multiple
+from models.patches import enlarge
 from models.refiner import CELL_PX
-from models.routing import refine_dense, refine_patches, refine_routed, select_patches
 from models.student import build_backbone
 
 SIZES = [(1, 1), (33, 97), (160, 160), (200, 64)]
@@ -35,11 +37,20 @@ ARGUMENTS: dict[str, Any] = {
     "refiner_width": 8,
     "refiner_blocks": 1,
 }
+EVERYTHING = Routing(0.0, 1.0, None, patch_px=16, largest_px=64, batch_px=4096)
 
 
 def padded(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Size of a feature map of an input that is padded to a multiple of 32."""
     return tuple(-(-side // 32) * 32 // stride for side in size)
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    return (rgb.float() / 255 - 0.45) / 0.22
+
+
+def random_rgb(batch: int, size: tuple[int, int]) -> Tensor:
+    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def check_output(output: MattingOutput, size: tuple[int, int], width: int) -> None:
@@ -101,11 +112,16 @@ def test_tiny_trains_for_real() -> None:
     train_step(network, [], [], (33, 97))
 
 
+@pytest.mark.parametrize("refiner", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_output_is_at_the_native_size(make_network: Callable[..., TSRMatte], size: tuple[int, int]) -> None:
+def test_a_prediction_is_at_the_native_size(
+    make_network: Callable[..., TSRMatte], size: tuple[int, int], refiner: bool
+) -> None:
+    network = make_network(refiner=refiner)
     with torch.inference_mode():
-        output = make_network()(torch.rand(1, 3, 64, 64), torch.rand(1, 3, *size))
-    assert [logits.shape for logits in output[:3]] == [(1, 1, *size)] * 3
+        output = network.predict(torch.rand(2, 3, 64, 96), random_rgb(2, size), normalise=normalise, routing=EVERYTHING)
+    assert output.coarse_logits.shape == output.error_logits.shape == (2, 1, 64, 96)
+    assert output.refined_logits.shape == (2, 1, *size) and output.refined_logits.dtype == torch.float32
 
 
 def test_padding_throws_no_pixel_away(make_network: Callable[..., TSRMatte]) -> None:
@@ -131,27 +147,100 @@ def test_padding_repeats_the_border_at_the_right_and_bottom() -> None:
 def test_an_untrained_refiner_returns_exactly_the_coarse_logits() -> None:
     torch.manual_seed(0)
     network = TSRMatte(backbone="nano", refiner=True, **ARGUMENTS).eval()
-    image, native = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 90, 70)
-    routings = [None, Routing(16, 0.0, 1.0, 64, 4096), Routing(16, 0.0, 0.0, 64, 4096)]
+    image, rgb = torch.randn(2, 3, 64, 64), random_rgb(2, (90, 70))
+    nothing = Routing(0.0, 0.0, None, patch_px=16, largest_px=64, batch_px=4096)
     with torch.inference_mode():
-        for routing in routings:
-            output = network(image, native, routing=routing)
-            assert torch.equal(output.refined_logits, output.coarse_logits)
-    assert output.coarse_logits.std() > 0
+        for routing, tolerance in ((nothing, 0.0), (EVERYTHING, 1e-5)):
+            output = network.predict(image, rgb, normalise=normalise, routing=routing)
+            coarse = enlarge(output.coarse_logits, (90, 70))
+            assert coarse.std() > 0
+            torch.testing.assert_close(output.refined_logits, coarse, atol=tolerance, rtol=0)
 
 
-def test_without_refiner_both_outputs_are_one_tensor(make_network: Callable[..., TSRMatte]) -> None:
-    network = make_network(refiner=False)
-    for size in ((64, 64), (31, 40)):
-        output = network(torch.rand(1, 3, 64, 64), torch.rand(1, 3, *size))
+def test_without_refiner_or_crops_the_refined_logits_are_the_coarse_ones(make_network: Callable[..., TSRMatte]) -> None:
+    image, crops = torch.rand(2, 3, 64, 64), random_crops((64, 64), halo_px=0)
+    for network, given in (
+        (make_network(refiner=False), None),
+        (make_network(refiner=False), crops),
+        (make_network(), None),
+    ):
+        output = network(image, given)
         assert output.refined_logits is output.coarse_logits
+    network = make_network(refiner=False)
+    output = network.predict(image, random_rgb(2, (31, 40)), normalise=normalise, routing=EVERYTHING)
+    assert torch.equal(output.refined_logits, enlarge(output.coarse_logits, (31, 40)))
 
 
-def test_gradients_reach_every_parameter() -> None:
+# ------------------------------------------------------------------------------------------------- crops
+
+
+def random_crops(size: tuple[int, int], halo_px: int, pooling: tuple[int, ...] = (1, 2, 1), side: int = 24) -> Crops:
+    """Three of a batch of two pictures of one native size: inside it and over its borders."""
+    torch.manual_seed(7)
+    corner = torch.tensor([[0, 0], [size[0] - side // 2, size[1] // 3], [size[0] // 2, size[1] - side]])
+    image = torch.randn(3, 3, side + 2 * halo_px, side + 2 * halo_px)
+    return Crops(image, torch.tensor([1, 0, 1]), corner, torch.tensor([size] * 3), torch.tensor(pooling))
+
+
+def test_crops_are_refined_on_the_enlarged_coarse_logits(make_network: Callable[..., TSRMatte]) -> None:
+    network, size = make_network(), (150, 130)
+    halo = network.refiner.halo_px
+    crops = random_crops(size, halo)
+    with torch.no_grad():
+        output = network(torch.randn(2, 3, 64, 96), crops)
+        assert output.refined_logits.shape == (3, 1, 24, 24)
+        for i, (b, (top, left), pooling) in enumerate(zip(crops.index, crops.corner.tolist(), (1, 2, 1), strict=True)):
+            coarse = F.avg_pool2d(output.coarse_logits[b][None], pooling)
+            margin = halo + 24
+            whole = F.pad(enlarge(coarse, size), (margin,) * 4, mode="replicate")
+            context = whole[..., top + 24 : top + 48 + 2 * halo, left + 24 : left + 48 + 2 * halo]
+            expected = context[..., halo:-halo, halo:-halo] + network.refiner(crops.image[i][None], context)
+            torch.testing.assert_close(output.refined_logits[i], expected[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (49, 64), (100, 83)])
+def test_a_crop_of_the_whole_picture_is_its_dense_prediction(
+    make_network: Callable[..., TSRMatte], size: tuple[int, int]
+) -> None:
+    """Training and inference are one computation."""
+    network, image, rgb = make_network(), torch.randn(2, 3, 64, 96), random_rgb(2, size)
+    side, halo = max(size) + max(size) % CELL_PX, network.refiner.halo_px
+    padding = (halo, halo + side - size[1], halo, halo + side - size[0])
+    crops = Crops(
+        F.pad(normalise(rgb), padding, mode="replicate"),
+        torch.arange(2),
+        torch.zeros(2, 2, dtype=torch.int64),
+        torch.tensor([size] * 2),
+        torch.ones(2, dtype=torch.int64),
+    )
+    with torch.no_grad():
+        trained = network(image, crops)
+        predicted = network.predict(image, rgb, normalise=normalise, routing=EVERYTHING)
+    assert torch.equal(trained.coarse_logits, predicted.coarse_logits)
+    assert torch.equal(trained.error_logits, predicted.error_logits)
+    refined = trained.refined_logits[..., : size[0], : size[1]]
+    assert (refined - enlarge(trained.coarse_logits, size)).abs().max() > 0.1
+    torch.testing.assert_close(predicted.refined_logits, refined, atol=1e-4, rtol=0)
+
+
+def test_an_untrained_refiner_hands_the_gradient_of_its_crops_on() -> None:
+    """As if the enlarged coarse logits were supervised there: d sum(refined) / d coarse."""
     torch.manual_seed(0)
-    network = TSRMatte(backbone="nano", refiner=True, **{**ARGUMENTS, "drop_path_rate": 0.0, "refiner_blocks": 2})
+    network = TSRMatte(backbone="nano", refiner=True, **ARGUMENTS).eval()
+    crops = random_crops((300, 200), network.refiner.halo_px, pooling=(1, 1, 1))
+    output = network(torch.randn(2, 3, 64, 64), crops)
+    ours = torch.autograd.grad(output.refined_logits.sum(), output.coarse_logits, retain_graph=True)[0]
+    # Each pixel of a crop, repeated border pixels too, shares out a weight of 1 among its neighbours.
+    assert ours.sum((1, 2, 3)).tolist() == pytest.approx([24 * 24, 2 * 24 * 24], rel=1e-4)
+
+
+@pytest.mark.parametrize("coarse_stride", [2, 4])
+def test_gradients_reach_every_parameter(coarse_stride: int) -> None:
+    torch.manual_seed(0)
+    changes = {"drop_path_rate": 0.0, "refiner_blocks": 2, "coarse_stride": coarse_stride}
+    network = TSRMatte(backbone="nano", refiner=True, **{**ARGUMENTS, **changes})
     torch.nn.init.normal_(network.refiner.last.weight, std=0.1)
-    output = network(torch.randn(2, 3, 160, 160))
+    output = network(torch.randn(2, 3, 160, 160), random_crops((300, 200), network.refiner.halo_px))
     loss = output.refined_logits.square().mean() + (output.error_logits - 1).square().mean()
     loss.backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -160,13 +249,14 @@ def test_gradients_reach_every_parameter() -> None:
 
 def test_the_composition_of_a_batch_does_not_matter(make_network: Callable[..., TSRMatte]) -> None:
     network = make_network()
+    rgb, argument = random_rgb(3, (70, 90)), {"normalise": normalise, "routing": EVERYTHING}
     images = torch.randn(3, 3, 64, 96) * torch.tensor([0.1, 1.0, 10.0])[:, None, None, None]
     for mode in (True, False):
         network.train(mode)
         with torch.no_grad():
-            together = network(images)
+            together = network.predict(images, rgb, **argument)
             for index in range(3):
-                alone = network(images[index : index + 1])
+                alone = network.predict(images[index : index + 1], rgb[index : index + 1], **argument)
                 for ours, theirs in zip(alone[:3], together[:3], strict=True):
                     torch.testing.assert_close(ours[0], theirs[index], atol=1e-5, rtol=1e-5)
 
@@ -180,6 +270,12 @@ def random_refiner(width: int = 8, blocks: int = 1) -> Refiner:
     torch.nn.init.normal_(refiner.last.weight, std=0.3)
     torch.nn.init.normal_(refiner.last.bias)
     return refiner.requires_grad_(False)
+
+
+def refine_whole(refiner: Refiner, image: Tensor, coarse: Tensor) -> Tensor:
+    """The residual over a whole picture, its border repeated."""
+    image, coarse = (F.pad(each, (refiner.halo_px,) * 4, mode="replicate") for each in (image, coarse))
+    return refiner(image, coarse)
 
 
 def test_gradient_map_is_the_slope_of_the_grey_value() -> None:
@@ -222,74 +318,33 @@ def test_only_what_lies_in_the_halo_changes_a_patch(distance: int) -> None:
     refiner, side = random_refiner(width=16), 16
     torch.manual_seed(6)
     image, coarse = torch.randn(1, 3, 80, 80), torch.randn(1, 1, 80, 80)
+    start, end = 32 - refiner.halo_px, 32 + side + refiner.halo_px
     patch = (slice(None), slice(None), slice(32, 32 + side), slice(32, 32 + side))
-    before = refine_dense(refiner, image, coarse)[patch]
-    places = [32 - refiner.halo_px - distance, 32 + side - 1 + refiner.halo_px + distance]
-    for place in places:
+    before = refine_whole(refiner, image, coarse)[patch]
+    for place in (start - distance, end - 1 + distance):
         for axis in (2, 3):
             other = image.clone()
             other.select(axis, place).mul_(-3).add_(1)
-            changed = not torch.equal(refine_dense(refiner, other, coarse)[patch], before)
+            changed = not torch.equal(refine_whole(refiner, other, coarse)[patch], before)
             assert changed == (distance == 0)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 70), (48, 48), (50, 37)])
-def test_routed_patches_equal_dense(size: tuple[int, int]) -> None:
-    refiner, patch = random_refiner(blocks=2), 16
-    torch.manual_seed(3)
-    image, coarse = torch.randn(2, 3, *size), 3 * torch.randn(2, 1, *size)
-    dense = refine_dense(refiner, image, coarse)
-    assert (dense - coarse).abs().max() > 0.1
-    grid = (2, -(-size[0] // patch), -(-size[1] // patch))
-    every = torch.ones(grid, dtype=torch.bool)
-    one_by_one = [torch.zeros(grid, dtype=torch.bool).index_put(tuple(i), torch.tensor(True)) for i in every.nonzero()]
-    for selected in [every, ~every, torch.rand(grid) < 0.5, *one_by_one]:
-        routed = refine_patches(refiner, image, coarse, selected, patch, batch_px=3 * patch**2)
-        inside = selected.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None, : size[0], : size[1]]
-        assert routed.shape == coarse.shape
-        assert torch.equal(routed[~inside], coarse[~inside])
-        torch.testing.assert_close(routed[inside], dense[inside], atol=1e-5, rtol=0)
+@pytest.mark.parametrize(("width", "blocks"), [(4, 1), (8, 3), (20, 1), (64, 2)])
+@pytest.mark.parametrize("side", [2, 32, 70])
+def test_work_is_the_number_of_multiplications(width: int, blocks: int, side: int) -> None:
+    refiner = Refiner(width, blocks)
+    whole = side + 2 * refiner.halo_px
+    with torch.device("meta"):
+        image, coarse = torch.empty(1, 3, whole, whole), torch.empty(1, 1, whole, whole)
+    with FlopCounterMode(display=False) as counter:
+        refiner.to("meta")(image, coarse)
+    assert refiner.work(side) == counter.get_total_flops() / 2
 
 
-def test_tiles_give_the_same_numbers_and_stay_within_the_memory() -> None:
-    refiner = random_refiner()
-    torch.manual_seed(4)
-    image, coarse, error = torch.randn(1, 3, 90, 75), torch.randn(1, 1, 90, 75), torch.randn(1, 1, 90, 75)
-    error[..., 40:, :] = -20  # half of the patches are certain
-    seen: list[torch.Size] = []
-    refiner.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
-    results, sides = {}, {}
-    for dense_above in (1.0, 0.0):
-        seen.clear()
-        routing = Routing(patch_px=8, error_threshold=0.5, dense_above=dense_above, tile_px=32, batch_px=2048)
-        results[dense_above] = refine_routed(refiner, image, coarse, error, routing)
-        sides[dense_above] = {shape[-1] - 2 * refiner.halo_px for shape in seen}
-        assert all(s[0] * (s[-2] - 2 * refiner.halo_px) * (s[-1] - 2 * refiner.halo_px) <= 2048 for s in seen)
-    assert sides == {1.0: {8}, 0.0: {32}}
-    torch.testing.assert_close(results[0.0], results[1.0], atol=1e-5, rtol=0)
-    changed = [result != coarse for result in results.values()]
-    assert torch.equal(*changed) and changed[0].any() and not changed[0][..., 40:, :].any()
-
-
-@pytest.mark.parametrize("size", [(16, 16), (33, 50), (1, 9)])
-def test_one_hot_pixel_selects_its_patch(size: tuple[int, int]) -> None:
-    height, width = size
-    for y, x in {(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1), (height // 2, width // 2)}:
-        error = torch.full((2, 1, *size), -5.0)
-        error[1, 0, y, x] = 0.0  # a probability of exactly 0.5
-        selected = select_patches(error, 8, 0.5)
-        assert selected.dtype == torch.bool and selected.shape == (2, -(-height // 8), -(-width // 8))
-        assert selected.nonzero().tolist() == [[1, y // 8, x // 8]]
-        assert not select_patches(error, 8, 0.51).any()
-
-
-def test_a_certain_picture_costs_no_refinement() -> None:
-    refiner = random_refiner()
-    refiner.register_forward_pre_hook(lambda *_: pytest.fail("the refiner ran"))
-    coarse = torch.randn(1, 1, 40, 40)
-    routing = Routing(patch_px=8, error_threshold=0.5, dense_above=0.5, tile_px=32, batch_px=2048)
-    refined = refine_routed(refiner, torch.randn(1, 3, 40, 40), coarse, torch.full_like(coarse, -9), routing)
-    assert torch.equal(refined, coarse)
+def test_larger_patches_are_less_work_a_pixel() -> None:
+    refiner = Refiner(16, 2)
+    costs = [refiner.work(side) / side**2 for side in (32, 64, 128, 256)]
+    assert costs == sorted(costs, reverse=True) and costs[0] > 2 * costs[-1]
 
 
 # ------------------------------------------------------------------------------------------------- teacher

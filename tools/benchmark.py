@@ -2,13 +2,16 @@
 
 python -m tools.benchmark [--presets tsr-tiny tsr] [--sizes 1024x1024 3840x2160] [--precisions fp32 bf16] [--dense]
 
-The refiner sees the patches that hold an edge of an embedded picture's matte, as a trained network would route them, or
-everything (--dense). Each case has a process of its own, so that its peak of memory is its own.
+With random weights the expected error is noise and would route everything or nothing. It is drawn instead from the
+mattes of embedded pictures: high along their edges, as of a trained network, so that as much is refined as in
+photographs; or everything is (--dense). Each case has a process of its own, so that its peak of memory is its own.
 """
 
 import json
 import shlex
+import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from typing import Any, NamedTuple
@@ -17,35 +20,43 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from config import PRESETS, BenchmarkConfig, parse_cli
 from models import Routing, TSRMatte
-from utils.costs import count_gflop, peak_gb, time_calls
+from models.patches import Patches
+from models.routing import choose_patches
+from utils.costs import Stopwatch, count_gflop, peak_gb
 from utils.errors import run_script
 from utils.files import require_writable, write_atomically
-from utils.inference import Predictor, autocast, predict_alpha, select_device
+from utils.inference import Predictor, for_inference, predict, select_device, to_alpha
 from utils.optim import count_parameters
 from utils.parallel import process_pool
 from utils.plots import save_costs
 from utils.progress import progress
 from utils.run_folder import versions
-from utils.synthetic import composite
-from utils.transforms import Preprocess, to_tensor
+from utils.synthetic import VAL_FIRST_INDEX, composite
+from utils.transforms import Preprocess
 
+STAGES = ("preprocess", "coarse", "refine", "to alpha")
+PARTS = ("encoder", "decoder", "refiner")
 TABLE = {  # key of a row to its heading and format
     "preset": ("preset", "{}"),
     "size": ("photograph", "{}"),
     "precision": ("precision", "{}"),
     "refined_share": ("refined", "{:.0%}"),
-    "parameters_million": ("M param.", "{:.1f}"),
-    "student_gflop": ("GFLOP coarse", "{:.0f}"),
-    "refiner_gflop": ("refiner", "{:.0f}"),
+    "work_share": ("of dense work", "{:.0%}"),
+    **{f"{part}_parameters": (f"M {part}", "{:.2f}") for part in PARTS},
+    **{f"{part}_gflop": (f"GFLOP {part}", "{:.1f}") for part in PARTS},
     "seconds": ("s", "{:.3f}"),
-    "coarse_seconds": ("of it coarse", "{:.3f}"),
     "images_per_second": ("images/s", "{:.2f}"),
+    **{f"{stage}_share": (stage, "{:.0%}") for stage in STAGES},
     "peak_gb": ("peak GB", "{:.2f}"),
 }
-EDGE = 8.0  # a logit: certain
+PICTURES = tuple(VAL_FIRST_INDEX + index for index in (0, 17, 18))  # hair, holes, foliage: none easy, none a grid
+DRAWN_PX = 1024  # long side they are drawn with, and then enlarged
+LEAST_ROUNDS = 3  # through the pictures
+GAIN, CERTAIN = 0.2, 1e-5  # alpha that refinement is expected to bring along an edge, and elsewhere
 
 
 class Case(NamedTuple):
@@ -85,61 +96,135 @@ def main() -> int:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """A row of the table; run in a process of its own."""
+    """A row of the table: means over the pictures, medians over the rounds; run in a process of its own."""
     if case.threads is not None:
         torch.set_num_threads(case.threads)
     torch.manual_seed(0)
-    device, preset = torch.device(case.device), PRESETS[case.preset]()
-    network = TSRMatte(**{**asdict(preset.model), "pretrained": False, "backbone_weights": None}).eval().to(device)
-    routing = None if case.dense else Routing(**asdict(preset.routing))
-    predictor = Predictor(network, Preprocess(preset.data.image_size), routing, device, case.precision)
-    width, height = map(int, case.size.split("x"))
-    rgb, edges = photograph(width, height, preset.data.image_size)
-    network.student.register_forward_hook(lambda module, inputs, output: (output[0], edges.to(output[1]), output[2]))
-    refined: list[int] = []
-    if network.refiner is not None:
-        network.refiner.register_forward_hook(lambda module, inputs, output: refined.append(output.numel()))
+    device = torch.device(case.device)
+    bench = Bench(build_predictor(case, device), *map(int, case.size.split("x")))
+    network, loaded_gb = bench.predictor.network, peak_gb(device)
 
-    gflop = count_gflop(network, lambda: predict_alpha(predictor, rgb))
-    share = sum(refined) / (height * width)
-    image = predictor.preprocess.coarse(to_tensor(rgb).to(device))[None]
+    encoder, student, refiner = network.student.encoder, network.student, network.refiner
+    modules = {"encoder": encoder, "student": student, **({} if refiner is None else {"refiner": refiner})}
+    gflop = {"refiner": 0.0} | count_gflop(modules, bench.round)  # a first round, of which the time is not counted
+    rounds = [bench.round()]
+    while len(rounds) < LEAST_ROUNDS or sum(rounds) < case.seconds:
+        rounds.append(bench.round())
 
-    @torch.inference_mode()
-    def coarse() -> None:
-        with autocast(device, case.precision):
-            network.student(image)
-
-    whole, coarse_alone = (
-        time_calls(run, device, least_sec=case.seconds) for run in (lambda: predict_alpha(predictor, rgb), coarse)
-    )
+    number, seconds = len(PICTURES), statistics.median(rounds) / len(PICTURES)
+    timed = bench.watch.calls[number:]
+    spent = {stage: sum(call.get(stage, 0.0) for call in timed) for stage in STAGES}
+    refined, work = map(statistics.mean, zip(*bench.shares, strict=True))
+    parameters = {"encoder": count_parameters(encoder), "refiner": count_parameters(refiner)}
+    parameters["decoder"] = count_parameters(student) - parameters["encoder"]
+    gflop["decoder"] = gflop["student"] - gflop["encoder"]
     return {
         **case._asdict(),
         **versions(device),
-        "refined_share": share,
-        "parameters_million": count_parameters(network) / 1e6,
-        **{f"{part}_gflop": gflop.get(part, 0.0) for part in ("student", "refiner", "total")},
-        "seconds": whole.median_sec,
-        "fastest_seconds": whole.fastest_sec,
-        "calls": whole.calls,
-        "coarse_seconds": coarse_alone.median_sec,
-        "images_per_second": 1 / whole.median_sec,
+        "refined_share": refined,
+        "work_share": work,
+        **{f"{part}_parameters": parameters[part] / 1e6 for part in PARTS},
+        **{f"{part}_gflop": gflop[part] / number for part in PARTS},
+        "seconds": seconds,
+        "fastest_seconds": min(rounds) / number,
+        "calls": len(timed),
+        "images_per_second": 1 / seconds,
+        **{f"{stage}_share": spent[stage] / sum(spent.values()) for stage in STAGES},
+        "loaded_gb": loaded_gb,
         "peak_gb": peak_gb(device),
     }
 
 
-def photograph(width: int, height: int, image_size: int) -> tuple[np.ndarray, torch.Tensor]:
-    """An embedded picture, uint8 (height, width, 3), and error logits (1, 1, image_size, image_size) of its edges.
-
-    With random weights the network's own error map is noise, and routes everything or nothing.
-    """
-    drawn = composite(
-        0, 3, height=max(1, 512 * height // max(height, width)), width=max(1, 512 * width // max(height, width))
+def build_predictor(case: Case, device: torch.device) -> Predictor:
+    """What `load_model` would make of a checkpoint of the preset."""
+    preset = PRESETS[case.preset]()
+    network = TSRMatte(**{**asdict(preset.model), "pretrained": False, "backbone_weights": None})
+    routing = Routing(**asdict(preset.routing))
+    return Predictor(
+        for_inference(network, device),
+        Preprocess(preset.data.image_size),
+        routing.everything() if case.dense else routing,
+        device,
+        case.precision,
     )
-    rgb = cv2.resize(drawn.rgb, (width, height), interpolation=cv2.INTER_CUBIC)
-    alpha = cv2.resize(drawn.alpha, (image_size, image_size), interpolation=cv2.INTER_AREA)
-    kernel = np.ones((3, 3), np.uint8)
-    edges = cv2.dilate(alpha, kernel).astype(int) - cv2.erode(alpha, kernel) > 12
-    return rgb, torch.where(torch.from_numpy(edges), EDGE, -EDGE)[None, None]
+
+
+class Bench:
+    """The embedded pictures at one size, predicted in turn by one network.
+
+    Attributes:
+        watch: The stages of all calls so far.
+        shares: Of each picture, what share of its pixels is refined, and what share of dense refinement's work that is.
+    """
+
+    def __init__(self, predictor: Predictor, width: int, height: int):
+        self.predictor, self.watch = predictor, Stopwatch(predictor.device)
+        self.size = (height, width)
+        self.pictures = drawn_pictures(width, height)
+        self.current: tuple[int, np.ndarray]  # index and matte of the picture that is predicted
+        self.errors: list[Tensor] = []  # of the pictures, made in the first round
+        self.shares: list[tuple[float, float]] = []
+        student = predictor.network.student
+        student.register_forward_pre_hook(lambda module, inputs: self.watch.lap("preprocess"))
+        student.register_forward_hook(self._expect_error)
+
+    @torch.inference_mode()
+    def round(self) -> float:
+        """Predicts each picture once; returns the seconds that took."""
+        for index, (rgb, matte) in enumerate(self.pictures):
+            self.current = (index, matte)
+            enlarged = cv2.resize(rgb, self.size[::-1], interpolation=cv2.INTER_CUBIC)
+            self.watch.start()
+            # As predict_alpha does.
+            logits = predict(self.predictor, enlarged).refined_logits
+            self.watch.lap("refine")
+            to_alpha(logits, out=logits)
+            self.watch.lap("to alpha")
+        return sum(sum(call.values()) for call in self.watch.calls[-len(self.pictures) :])
+
+    def _expect_error(self, module: nn.Module, inputs: Any, output: tuple) -> tuple:
+        """Puts the drawn error logits in the place of the random network's."""
+        self.watch.lap("coarse")
+        coarse_logits, error_logits, features = output
+        index, matte = self.current
+        if index == len(self.errors):
+            self.errors.append(expected_error(matte, error_logits.shape[-2:]).to(error_logits.device))
+            self.shares.append(refined_shares(self.predictor, self.errors[-1], self.size))
+        self.watch.resume()
+        return coarse_logits, self.errors[index], features
+
+
+def drawn_pictures(width: int, height: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The embedded pictures in the proportions of a size: rgb uint8 (h, w, 3) and alpha uint8 (h, w)."""
+    scale = min(1.0, DRAWN_PX / max(width, height))
+    size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
+    drawn = [composite(0, index, **size) for index in PICTURES]
+    return [(picture.rgb, picture.alpha) for picture in drawn]
+
+
+def expected_error(matte: np.ndarray, size: Sequence[int]) -> Tensor:
+    """Error logits (1, 1, h, w), high where a matte, uint8 (H, W), is neither 0 nor 1, or a pixel beside."""
+    alpha = cv2.resize(matte, tuple(size[::-1]), interpolation=cv2.INTER_AREA)
+    uncertain = ((alpha > 12) & (alpha < 243)).astype(np.uint8)
+    near = torch.from_numpy(cv2.dilate(uncertain, np.ones((3, 3), np.uint8))).bool()
+    return torch.logit(torch.where(near, GAIN, CERTAIN))[None, None]
+
+
+def refined_shares(predictor: Predictor, error_logits: Tensor, size: tuple[int, int]) -> tuple[float, float]:
+    """Shares of a picture's (H, W) pixels that are refined, and of the work of refining all of them in tiles."""
+    refiner, routing = predictor.network.refiner, predictor.routing
+    if refiner is None:
+        return 0.0, 0.0
+    routed, dense = (choose_patches(error_logits, size, each, refiner.work) for each in (routing, routing.everything()))
+
+    def pixels(patches: Patches) -> int:
+        sides = (torch.tensor(size) - patches.corner).clamp(max=patches.side_px)
+        return int(sides.prod(dim=1).sum())
+
+    def work(patches: Sequence[Patches]) -> float:
+        return sum(refiner.work(each.side_px) * len(each.corner) for each in patches)
+
+    return sum(map(pixels, routed)) / (size[0] * size[1]), work(routed) / work(dense)
 
 
 if __name__ == "__main__":

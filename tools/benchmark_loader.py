@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
-from config import AugmentConfig, CompositionConfig, LoaderBenchmarkConfig, parse_cli
+from config import AugmentConfig, CompositionConfig, LoaderBenchmarkConfig, ModelConfig, parse_cli
+from models import Refiner
+from utils.augment import mean_grey
 from utils.backgrounds import NewBackgrounds
 from utils.datasets import MattingDataset
 from utils.errors import run_script
@@ -26,7 +28,7 @@ from utils.seeds import seeded_rng
 from utils.synthetic import composite
 from utils.transforms import TrainTransform
 
-PICTURES = 4  # made; reading one again costs the same, as decoding does, not the disk, is what takes the time
+PICTURES = 4  # made; reading one again costs the same: decoding takes the time, not the disk
 BATCH = 8
 
 
@@ -62,44 +64,22 @@ def write_photographs(folder: Path, long_side: int) -> list[Pair]:
 
 def measured(config: LoaderBenchmarkConfig, pairs: Sequence[Pair]) -> dict[str, float]:
     """What to print of one source of pairs, in the order of the rows."""
-    transform = TrainTransform(config.image_size, **asdict(AugmentConfig()))
     chosen = [pairs[index % len(pairs)] for index in range(config.samples)]
-    options = CompositionConfig()
+    transform = train_transform(config)
     plain = MattingDataset(pairs, transform)
     mixed, always = (
-        MattingDataset(
-            pairs,
-            transform,
-            backgrounds=NewBackgrounds(
-                [pair.image for pair in pairs],
-                background_probability=probability,
-                extra_subject_probability=options.extra_subject_probability,
-            ),
-        )
-        for probability in (options.background_probability, 1.0)
+        MattingDataset(pairs, transform, backgrounds=new_backgrounds(pairs, probability))
+        for probability in (CompositionConfig().background_probability, 1.0)
     )
-    images, alphas = (
-        [read(path) for path in paths]
-        for read, paths in (
-            (read_rgb, [p.image for p in pairs[:PICTURES]]),
-            (read_alpha, [p.alpha for p in pairs[:PICTURES]]),
-        )
-    )
-    rng = seeded_rng(0)
-    views = [transform.view(alpha.shape, rng) for alpha in alphas]
-    small = [(transform.cut(i, v), transform.cut(a, v)) for i, a, v in zip(images, alphas, views, strict=True)]
     batch = [plain[0]] * BATCH
 
     def each(function: Callable[[int], object]) -> float:
         return milliseconds(function, config.samples)
 
-    count = len(images)
     rows = {
         "read the image": each(lambda i: read_rgb(chosen[i].image)),
         "read the alpha": each(lambda i: read_alpha(chosen[i].alpha)),
-        "crop and resize the image": each(lambda i: transform.cut(images[i % count], views[i % count])),
-        "crop and resize the alpha": each(lambda i: transform.cut(alphas[i % count], views[i % count])),
-        "blur, colour, noise, JPEG": each(lambda i: transform.finish(*small[i % count], rng)),
+        **augmentation(config, transform, pairs[:PICTURES]),
         "collate, of each image": each(lambda i: default_collate(batch)) / BATCH,
         "sample, photograph": each(lambda i: plain[i, i % len(pairs)]),
         "sample, composite": each(lambda i: always[i, i % len(pairs)]),
@@ -108,6 +88,39 @@ def measured(config: LoaderBenchmarkConfig, pairs: Sequence[Pair]) -> dict[str, 
         rows[f"images/s, {workers} workers"] = throughput(plain, config.samples, workers)
         rows[f"images/s, {workers} workers, half composites"] = throughput(mixed, config.samples, workers)
     return rows
+
+
+def train_transform(config: LoaderBenchmarkConfig) -> TrainTransform:
+    """The default augmentation, with the halo of the default refiner."""
+    model = ModelConfig()
+    halo_px = Refiner(model.refiner_width, model.refiner_blocks).halo_px
+    return TrainTransform(config.image_size, halo_px=halo_px, **asdict(AugmentConfig()))
+
+
+def new_backgrounds(pairs: Sequence[Pair], probability: float) -> NewBackgrounds:
+    """The pairs' own images as backgrounds: their content does not matter here."""
+    return NewBackgrounds(
+        [pair.image for pair in pairs],
+        background_probability=probability,
+        extra_subject_probability=CompositionConfig().extra_subject_probability,
+    )
+
+
+def augmentation(config: LoaderBenchmarkConfig, transform: TrainTransform, pairs: Sequence[Pair]) -> dict[str, float]:
+    """What becomes of pairs once they are read, step by step."""
+    rng = seeded_rng(0)
+    photographs = [transform.photograph(read_rgb(pair.image), read_alpha(pair.alpha), rng) for pair in pairs]
+    small = [photograph.render(transform.size)[0] for photograph in photographs]
+    looks = [transform.look(mean_grey(small[i % len(pairs)][0]), rng) for i in range(config.samples)]
+
+    def each(function: Callable[[int, int], object]) -> float:
+        return milliseconds(lambda i: function(i, i % len(pairs)), config.samples)
+
+    return {
+        "crop and resize image and alpha": each(lambda i, k: photographs[k].render(transform.size)),
+        "blur, colour, noise, JPEG": each(lambda i, k: looks[i].apply(*small[k], 1.0, rng)),
+        "squares at native resolution": each(lambda i, k: transform.crops(photographs[k], small[k][1], looks[i], rng)),
+    }
 
 
 def milliseconds(function: Callable[[int], object], calls: int) -> float:

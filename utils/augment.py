@@ -10,8 +10,13 @@ import numpy as np
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
 
 
-def adjust_colour(rgb: np.ndarray, *, brightness: float, contrast: float, saturation: float) -> np.ndarray:
-    """Brightness, contrast about the mean grey, and saturation about each pixel's grey, in this order.
+def mean_grey(rgb: np.ndarray) -> float:
+    """The mean of uint8 (H, W, 3) as a grey level, what `adjust_colour` takes the contrast about."""
+    return float(LUMA @ cv2.mean(rgb)[:3])
+
+
+def adjust_colour(rgb: np.ndarray, *, brightness: float, contrast: float, saturation: float, grey: float) -> np.ndarray:
+    """Brightness, contrast about a grey, and saturation about each pixel's grey, in this order.
 
     All three are linear, so they are one matrix and one pass; unlike one after the other they clip only once.
 
@@ -20,12 +25,12 @@ def adjust_colour(rgb: np.ndarray, *, brightness: float, contrast: float, satura
         brightness: Factor; 1 changes nothing.
         contrast: Likewise.
         saturation: Likewise; 0 is grey.
+        grey: The level that contrast leaves alone: `mean_grey` of the whole picture, of which `rgb` may be a part.
     """
     if brightness == contrast == saturation == 1:
         return rgb
-    mean_grey = brightness * float(LUMA @ cv2.mean(rgb)[:3])
     mixed = saturation * np.eye(3) + (1 - saturation) * np.tile(LUMA, (3, 1))
-    offset = np.full((3, 1), (1 - contrast) * mean_grey)
+    offset = np.full((3, 1), (1 - contrast) * brightness * grey)
     return cv2.transform(rgb, np.hstack([contrast * brightness * mixed, offset]))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from utils.compositing import Layer, compose, covering_window, cut, merge
+from utils.compositing import Layer, Square, Window, compose, covering_window, cut, merge, read_squares
 from utils.errors import UserError
 from utils.foreground import estimate_foreground
 from utils.images import MAX_PIXELS, image_size, list_images, read_rgb, verify_rgb
@@ -15,17 +15,54 @@ from utils.pairs import Pair, read_pair, sizes_differ
 from utils.parallel import in_threads
 
 if TYPE_CHECKING:
-    from utils.transforms import TrainTransform, View  # torch, which composing on the disk does without
+    from utils.transforms import Photograph, TrainTransform  # torch, which composing on the disk does without
 
 MAX_SUBJECTS = 3  # more hide each other
 
 
-class Composite(NamedTuple):
-    """rgb uint8 (S, S, 3), its alpha float32 (S, S) in [0, 1], and a name that tells what it is made of."""
+class CroppedSubject(NamedTuple):
+    """A part of a photograph with its alpha, and whether its colours are solved already."""
 
-    rgb: np.ndarray
-    alpha: np.ndarray
-    name: str
+    photograph: "Photograph"
+    solved: bool
+
+    def layers(self, size: tuple[int, int], squares: Sequence[Square] | None) -> list[Layer]:
+        """The subject alone: see `utils.transforms.Renderable.render`."""
+        return [
+            Layer(rgb if self.solved else estimate_foreground(rgb, alpha, method="blur-fusion").foreground, alpha)
+            for rgb, alpha in self.photograph.render(size, squares)
+        ]
+
+
+class Composite:
+    """Subjects in front of a part of a background: a utils.transforms.Renderable.
+
+    Args:
+        subjects: The first one is behind all others and gives the composite its shape.
+        background: uint8 (H, W, 3).
+        window: The part of that which is seen.
+        flip: Whether it is seen mirrored.
+        name: Tells what the composite is made of.
+    """
+
+    def __init__(
+        self, subjects: Sequence[CroppedSubject], background: np.ndarray, window: Window, flip: bool, name: str
+    ) -> None:
+        self.subjects, self.background, self.window, self.flip, self.name = subjects, background, window, flip, name
+        self.shape = subjects[0].photograph.shape
+
+    def render(
+        self, size: tuple[int, int], squares: Sequence[Square] | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The composite at a size, or squares of that; see `utils.transforms.Renderable`."""
+        layers = self.subjects[0].layers(size, squares)
+        for subject in self.subjects[1:]:
+            layers = [merge(over, under) for over, under in zip(subject.layers(size, squares), layers, strict=True)]
+        background = cut(self.background, self.window, size)
+        behind = read_squares(background[:, ::-1] if self.flip else background, squares)
+        return [
+            (compose(foreground, each, alpha), alpha) for (foreground, alpha), each in zip(layers, behind, strict=True)
+        ]
 
 
 class NewBackgrounds:
@@ -60,43 +97,33 @@ class NewBackgrounds:
     def composite(
         self, pairs: Sequence[Pair], index: int, transform: "TrainTransform", rng: np.random.Generator
     ) -> Composite:
-        """Composes a picture of the size the network sees.
+        """Draws what a picture is composed of.
 
         Args:
             pairs: where the subjects come from.
             index: of the first subject; the others are drawn.
-            transform: crops and resizes each subject, before it is composed.
+            transform: draws the part that is seen of each subject.
             rng: source of all randomness.
 
         Raises:
             UserError: a file cannot be read, or is of another size than its alpha.
         """
-        names = [pairs[index].name]
-        subject, view = self._subject(pairs[index], transform, rng)
-        while len(names) < min(MAX_SUBJECTS, len(pairs)) and rng.random() < self.extra_subject_probability:
-            other = pairs[(index + int(rng.integers(1, len(pairs)))) % len(pairs)]  # any but the first
-            subject = merge(self._subject(other, transform, rng)[0], subject)
-            names.append(other.name)
+        chosen = [pairs[index]]
+        subjects = [self._subject(pairs[index], transform, rng)]
+        while len(chosen) < min(MAX_SUBJECTS, len(pairs)) and rng.random() < self.extra_subject_probability:
+            chosen.append(pairs[(index + int(rng.integers(1, len(pairs)))) % len(pairs)])  # any but the first
+            subjects.append(self._subject(chosen[-1], transform, rng))
         path = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
-        background = _behind(read_rgb(path, max_pixels=self.max_pixels), subject.alpha.shape, view, rng)
-        rgb = compose(subject.foreground, background, subject.alpha)
-        return Composite(rgb, subject.alpha, f"{' + '.join(names)} on {path}")
+        background = read_rgb(path, max_pixels=self.max_pixels)
+        # Large enough to stand behind the first subject pixel for pixel, if the background has the pixels.
+        window = covering_window(background.shape[:2], subjects[0].photograph.shape, rng)
+        name = f"{' + '.join(pair.name for pair in chosen)} on {path}"
+        return Composite(subjects, background, window, rng.random() < 0.5, name)
 
-    def _subject(self, pair: Pair, transform: "TrainTransform", rng: np.random.Generator) -> "tuple[Layer, View]":
-        """Its colours and alpha as the network sees them, and where they were in the photograph."""
+    def _subject(self, pair: Pair, transform: "TrainTransform", rng: np.random.Generator) -> CroppedSubject:
         solved = self.foregrounds.get(pair.name)
         rgb, alpha = read_pair(pair._replace(image=solved or pair.image), max_pixels=self.max_pixels)
-        view = transform.view(alpha.shape, rng)
-        rgb, alpha = transform.cut(rgb, view), transform.cut(alpha, view)
-        return Layer(rgb if solved else estimate_foreground(rgb, alpha, method="blur-fusion").foreground, alpha), view
-
-
-def _behind(rgb: np.ndarray, shape: tuple[int, int], view: "View", rng: np.random.Generator) -> np.ndarray:
-    """A part of a photograph, squashed to `shape` as the subject of the view was, and mirrored half the time."""
-    longer = max(view.window.height, view.window.width)
-    fills = [max(1, round(side * seen / longer)) for side, seen in zip(shape, view.window[2:], strict=True)]
-    part = cut(rgb, covering_window(rgb.shape[:2], (fills[0], fills[1]), rng), shape)
-    return np.ascontiguousarray(part[:, ::-1]) if rng.random() < 0.5 else part
+        return CroppedSubject(transform.photograph(rgb, alpha, rng), solved is not None)
 
 
 def find_backgrounds(folder: Path, flag: str = "--backgrounds", *, max_pixels: int = MAX_PIXELS) -> list[Path]:

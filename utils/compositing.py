@@ -3,6 +3,7 @@
 Everything is one pass of OpenCV over 8-bit colours, quick enough to compose while training.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -31,6 +32,36 @@ class Window(NamedTuple):
     left: int
     height: int
     width: int
+
+
+class Square(NamedTuple):
+    """A square of a picture, in pixels; it may reach beyond the border."""
+
+    top: int
+    left: int
+    side: int
+
+
+def read_squares(picture: np.ndarray, squares: Sequence[Square] | None) -> list[np.ndarray]:
+    """Squares of a picture, each a copy; or the whole of it, as the only one.
+
+    Args:
+        picture: (H, W) or (H, W, C).
+        squares: Each overlaps the picture; beyond its border the last pixel is repeated. None: the whole.
+
+    Returns:
+        (side, side) or (side, side, C), contiguous.
+    """
+    if squares is None:
+        return [np.ascontiguousarray(picture)]
+    height, width = picture.shape[:2]
+    read = []
+    for top, left, side in squares:
+        bottom, right = top + side, left + side
+        inside = np.ascontiguousarray(picture[max(top, 0) : bottom, max(left, 0) : right])
+        beyond = max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0)
+        read.append(cv2.copyMakeBorder(inside, *beyond, cv2.BORDER_REPLICATE))
+    return read
 
 
 def compose(foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> np.ndarray:

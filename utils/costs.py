@@ -1,60 +1,79 @@
-"""What a network costs: parameters, arithmetic, time and memory."""
+"""What a network costs: arithmetic, time and memory."""
 
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-class Timing(NamedTuple):
-    """Seconds a call takes: the median and the fastest, of `calls`."""
-
-    median_sec: float
-    fastest_sec: float
-    calls: int
-
-
-def count_gflop(module: nn.Module, run: Callable[[], object]) -> dict[str, float]:
-    """Arithmetic of one call by part, in GFLOP; a multiplication and an addition are 2 FLOP.
+def count_gflop(parts: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, float]:
+    """Arithmetic by part, in GFLOP; a multiplication and an addition are 2 FLOP.
 
     Counted are convolutions, matrix products and attention, as PyTorch counts them; norms and activations are not.
 
     Args:
-        module: Its children are the parts.
-        run: Calls it.
+        parts: Modules, which may contain each other.
+        run: Calls them, each as often as it likes.
     """
+    gflop, begun = dict.fromkeys(parts, 0.0), {}
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        run()
-    counts = counter.get_flop_counts()
-    root = type(module).__name__
-    parts = {name: sum(counts.get(f"{root}.{name}", {}).values()) / 1e9 for name, _ in module.named_children()}
-    return {**parts, "total": counter.get_total_flops() / 1e9}
+
+        def watch(name: str, module: nn.Module) -> list[Any]:
+            def begin(*_: object) -> None:
+                begun[name] = counter.get_total_flops()
+
+            def end(*_: object) -> None:
+                gflop[name] += (counter.get_total_flops() - begun[name]) / 1e9
+
+            return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+
+        hooks = [hook for name, module in parts.items() for hook in watch(name, module)]
+        try:
+            run()
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return gflop
 
 
-def time_calls(run: Callable[[], object], device: torch.device, *, least_sec: float, least_calls: int = 3) -> Timing:
-    """Times calls after one that is not counted, until both limits are reached.
+class Stopwatch:
+    """Seconds of the stages of calls.
 
     Args:
-        run: What is timed.
-        device: Waited for, before and after each call.
-        least_sec: Time to spend.
-        least_calls: Calls to make.
+        device: Waited for, before and after each stage.
+
+    Attributes:
+        calls: Of each call its stages' seconds, in order.
     """
-    seconds: list[float] = []
-    run()
-    while len(seconds) < least_calls or sum(seconds) < least_sec:
-        synchronise(device)
-        begun = time.perf_counter()
-        run()
-        synchronise(device)
-        seconds.append(time.perf_counter() - begun)
-    return Timing(statistics.median(seconds), min(seconds), len(seconds))
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.calls: list[dict[str, float]] = []
+
+    def start(self) -> None:
+        """Begins a call and its first stage."""
+        self.calls.append({})
+        self.resume()
+
+    def lap(self, stage: str) -> None:
+        """Ends a stage and begins the next; laps of the same name add up."""
+        now = self._now()
+        seconds = self.calls[-1]
+        seconds[stage] = seconds.get(stage, 0.0) + now - self._begun
+        self._begun = now
+
+    def resume(self) -> None:
+        """Begins a stage anew: what has passed since the last lap is not counted."""
+        self._begun = self._now()
+
+    def _now(self) -> float:
+        synchronise(self.device)
+        return time.perf_counter()
 
 
 def synchronise(device: torch.device) -> None:

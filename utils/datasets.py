@@ -11,18 +11,19 @@ from utils.backgrounds import NewBackgrounds
 from utils.images import MAX_PIXELS, quantise, read_alpha
 from utils.pairs import Pair, read_pair
 from utils.seeds import seeded_rng
-from utils.transforms import EvalTransform, TrainTransform
+from utils.transforms import NO_CROPS, EvalTransform, SampleCrops, TrainTransform
 from utils.trimaps import random_trimap
 
 
 class Sample(NamedTuple):
-    """What the loader yields: rgb uint8 (3, H, W), alpha float32 (1, H, W) in [0, 1], name.
+    """What the loader yields: rgb uint8 (3, H, W), alpha float32 (1, H, W) in [0, 1], native-resolution squares, name.
 
     `Preprocess.normalise` makes an image of rgb, on the device.
     """
 
     rgb: torch.Tensor
     alpha: torch.Tensor
+    crops: SampleCrops
     name: str
 
 
@@ -80,7 +81,7 @@ class MattingDataset(Dataset[Sample]):
         pair = self.pairs[index]
         if self.backgrounds is not None and rng.random() < self.backgrounds.background_probability:
             composite = self.backgrounds.composite(self.pairs, index, self.transform, rng)
-            return Sample(*self.transform.finish(composite.rgb, composite.alpha, rng), composite.name)
+            return Sample(*self.transform.sample(composite, rng), composite.name)
         return Sample(*self.transform(*read_pair(pair, max_pixels=self.max_pixels), rng), pair.name)
 
 
@@ -92,7 +93,7 @@ class AlphaDataset(MattingDataset):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         alpha = read_alpha(self.pairs[index].alpha, max_pixels=self.max_pixels)
         alpha = self.transform.alpha(alpha, seeded_rng(self.seed, epoch, index))
-        return Sample(torch.empty(3, 0, 0, dtype=torch.uint8), alpha, self.pairs[index].name)
+        return Sample(torch.empty(3, 0, 0, dtype=torch.uint8), alpha, NO_CROPS, self.pairs[index].name)
 
 
 class WithTrimaps(Dataset[TrimapSample]):

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from models import MattingOutput
+from models.patches import enlarge
 from utils.inference import Predictor, predict, to_alpha
 from utils.pairs import Pair, read_pair
 from utils.parallel import ordered_map
@@ -25,12 +26,13 @@ class Prediction(NamedTuple):
     output: MattingOutput
 
     def pred_alpha(self, stage: str = "refined") -> np.ndarray:
-        """The alpha of a stage, "refined" or "coarse": float32 (H, W) in [0, 1]."""
-        return to_alpha(getattr(self.output, f"{stage}_logits"))
+        """The alpha of a stage, "refined" or "coarse", or the expected "error": float32 (H, W) in [0, 1]."""
+        logits = getattr(self.output, f"{stage}_logits").float()
+        return to_alpha(logits if logits.shape[-2:] == self.alpha.shape else enlarge(logits, self.alpha.shape))
 
     def preview(self) -> Preview:
         """A row of the preview picture."""
-        error = to_alpha(self.output.error_logits)
+        error = self.pred_alpha("error")
         return make_preview(self.rgb, self.alpha, self.pred_alpha("coarse"), error, self.pred_alpha("refined"))
 
 

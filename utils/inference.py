@@ -4,16 +4,17 @@ predictor = load_model("checkpoints/demo/best.pth")
 alpha = predict_alpha(predictor, rgb)          # rgb uint8 (H, W, 3) -> float32 (H, W) in [0, 1]
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models import MattingOutput, Routing, TSRMatte
+from models import MattingOutput, Refiner, Routing, TSRMatte
 from utils.checkpoint import describe_error, load_checkpoint, load_weights
 from utils.errors import UserError
+from utils.memory import keep_large_blocks
 from utils.transforms import Preprocess, to_tensor
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
@@ -26,14 +27,14 @@ class Predictor:
     Attributes:
         network: In eval mode where it predicts.
         preprocess: How photographs are fed to it.
-        routing: Which patches are refined; None refines everything.
+        routing: Which patches are refined.
         device: Where it runs.
         precision: "bf16", "fp16" or "fp32": arithmetic of the network; the alpha is always float32.
     """
 
     network: TSRMatte
     preprocess: Preprocess
-    routing: Routing | None
+    routing: Routing
     device: torch.device
     precision: str = "fp32"
 
@@ -86,6 +87,8 @@ def newest_best(folder: Path) -> Path:
 def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Predictor:
     """Rebuilds the network from the description inside the checkpoint, strictly, without downloading anything.
 
+    On a CPU, the process keeps its memory from then on (`keep_large_blocks`).
+
     Args:
         path: A .pth of train.py's or an exported .pth or .safetensors.
         device: As `select_device` takes it.
@@ -107,7 +110,76 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its description does not fit this version ({describe_error(error)})") from error
     load_weights(network, state["model"], path)
-    return Predictor(network.eval().to(torch_device), preprocess, routing, torch_device, precision)
+    return Predictor(for_inference(network, torch_device), preprocess, routing, torch_device, precision)
+
+
+def for_inference(network: TSRMatte, device: torch.device) -> TSRMatte:
+    """The same network on a device, prepared to predict fast: its alphas differ by rounding only.
+
+    It is changed in place, and on a CPU the process keeps its memory from then on.
+    """
+    if device.type == "cpu":
+        keep_large_blocks()
+    for module in network.modules():
+        if hasattr(module, "fused_attn"):  # timm leaves the attention of Swin in steps, with all its scores in memory
+            module.fused_attn = True
+    # Swin's feature maps have their channels last: so no convolution of the decoder reorders them.
+    return network.eval().to(device, memory_format=torch.channels_last)
+
+
+def with_effort(
+    predictor: Predictor,
+    *,
+    refine_budget: float | None = None,
+    max_patches: int | None = None,
+    memory_limit: float | None = None,
+) -> Predictor:
+    """The same predictor with other bounds on refinement; what is None stays as the checkpoint says.
+
+    Args:
+        predictor: From `load_model`.
+        refine_budget: Largest share of a photograph's pixels that is refined, in [0, 1].
+        max_patches: Most patches.
+        memory_limit: GB (10^9 bytes) for what is refined at a time.
+
+    Raises:
+        UserError: Not even one patch fits into the memory.
+    """
+    given = {"refine_budget": refine_budget, "max_patches": max_patches}
+    routing = replace(predictor.routing, **{name: value for name, value in given.items() if value is not None})
+    if memory_limit is not None and predictor.network.refiner is not None:
+        most = batch_px_within(predictor.network.refiner, memory_limit * 1e9, routing, predictor.precision)
+        routing = replace(routing, batch_px=min(most, routing.batch_px))
+    return replace(predictor, routing=routing)
+
+
+def batch_px_within(refiner: Refiner, limit_bytes: float, routing: Routing, precision: str) -> int:
+    """The largest `Routing.batch_px` with which refinement needs no more than so much memory at a time.
+
+    What the coarse stage needs, and the photograph itself (its 3 bytes a pixel and 4 of logits), are not counted; nor
+    is what a GPU's convolutions need in between.
+
+    Args:
+        refiner: The refiner.
+        limit_bytes: Of memory.
+        routing: Its patches; its own `batch_px` plays no part.
+        precision: "bf16", "fp16" or "fp32".
+
+    Raises:
+        UserError: Not even one of the largest patches fits.
+    """
+    dtype = AUTOCAST[precision] or torch.float32
+    width = refiner.last.in_channels
+    # For a pixel: four maps of the blocks at a time, each with a position for 2x2 pixels, and colours, coarse logits
+    # and their places in float32.
+    pixel_bytes = 4 * width / 4 * dtype.itemsize + 64
+    batch_px, patch_px = int(limit_bytes / pixel_bytes), (routing.largest_px + 2 * refiner.halo_px) ** 2
+    if batch_px < patch_px:
+        raise UserError(
+            f"--memory-limit {limit_bytes / 1e9:g}: a patch of {routing.largest_px} px needs "
+            f"{patch_px * pixel_bytes / 1e9:.3f} GB; raise it"
+        )
+    return batch_px
 
 
 @torch.inference_mode()
@@ -119,22 +191,29 @@ def predict(predictor: Predictor, rgb: np.ndarray) -> MattingOutput:
         rgb: uint8 (H, W, 3).
 
     Returns:
-        Logits (1, 1, H, W), float32, at the photograph's own resolution.
+        Coarse and error logits at the coarse stage's size, refined logits (1, 1, H, W), float32, at the photograph's.
     """
     assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3, (
         f"uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}"
     )
-    pixels = to_tensor(rgb).to(predictor.device)
-    image, native = (make(pixels)[None] for make in (predictor.preprocess.coarse, predictor.preprocess.normalise))
-    with autocast(predictor.device, predictor.precision):
-        return predictor.network(image, native, routing=predictor.routing)
+    preprocess, device, pixels = predictor.preprocess, predictor.device, to_tensor(rgb)
+    image = preprocess.coarse(pixels)  # here, not on a GPU, which would need the whole picture in float32 for it
+    with autocast(device, predictor.precision):
+        return predictor.network.predict(
+            image[None].to(device),
+            pixels[None].to(device),
+            normalise=preprocess.normalise,
+            routing=predictor.routing,
+        )
 
 
-def to_alpha(logits: Tensor) -> np.ndarray:
-    """Logits (1, 1, H, W) to the alpha, float32 (H, W) in [0, 1]: the one sigmoid at the edge."""
-    return torch.sigmoid(logits.float())[0, 0].cpu().numpy()
+def to_alpha(logits: Tensor, out: Tensor | None = None) -> np.ndarray:
+    """Logits (1, 1, H, W) to the alpha, float32 (H, W) in [0, 1]: the one sigmoid at the edge; `out` may take it."""
+    return torch.sigmoid(logits.float(), out=out)[0, 0].cpu().numpy()
 
 
+@torch.inference_mode()
 def predict_alpha(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
     """One photograph, uint8 (H, W, 3), to its alpha, float32 (H, W) in [0, 1]."""
-    return to_alpha(predict(predictor, rgb).refined_logits)
+    logits = predict(predictor, rgb).refined_logits
+    return to_alpha(logits, out=logits)  # nobody sees the logits: large photographs need no second plane

@@ -5,8 +5,8 @@ Rules that hold for every function here:
 - The result is a scalar, the mean over batch and pixels (or what the docstring says), in float32 whatever the
   inputs and the surrounding autocast; float64 inputs stay float64, which is what numerical gradient checks
   need.
-- It is zero where the prediction equals the truth, soft truths included. `error_loss`, whose targets are
-  binary, and the cross entropy at binary truths approach zero as the logits grow.
+- It is zero where the prediction equals the truth, soft truths included, or approaches that as the logits grow; but
+  for `error_loss`, whose least value is the entropy of its target.
 - It is finite for any matte (all 0, all 1, one pixel) and any size from 1x1: filters read a replicated border
   instead of shrinking the map, so no window can be larger than its image.
 - Nothing reads a value back from the device or copies a constant to it, so no loss makes the CPU wait for the
@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.patches import Crops, sample_logits
+
 if TYPE_CHECKING:
     from models import MattingOutput
 
@@ -32,7 +34,6 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # (K1 L)² and (K2 L)² of Wang et al. 2004
 BINOMIAL_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # Burt and Adelson's generating kernel, a = 0.375
 STRUCTURE_WINDOW_PX = 31  # F3Net: how far from an edge a pixel still counts as near it
 STRUCTURE_EDGE_GAIN = 5.0  # F3Net's gamma: a pixel on a straight edge weighs 1 + 5 * 0.5
-ERROR_POSITIVE_WEIGHT_CAP = 10.0  # beyond this a handful of wrong pixels would drive the whole map
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -238,37 +239,43 @@ def alignment_loss(student_features: tuple[Tensor, ...], teacher_features: tuple
     return torch.stack([_squared_distance(student, teacher.detach()) for student, teacher in pairs]).mean()
 
 
+def _expected_gain(output: "MattingOutput", crops: Crops, alpha: Tensor) -> Tensor:
+    """`error_loss` in the crops whose coarse logits are as inference sees them; 0 where there is none."""
+    own = (crops.pooling == 1).nonzero()[:, 0].to(alpha.device)
+    if not len(own):
+        return output.error_logits.sum() * 0
+    places, side = (crops.index[own], crops.corner[own], crops.size[own]), alpha.shape[-1]
+    error, coarse = (sample_logits(each, *places, side) for each in (output.error_logits, output.coarse_logits))
+    return error_loss(error, coarse, output.refined_logits[own], alpha[own])
+
+
 @_in_float32
 def _squared_distance(features: Tensor, target: Tensor) -> Tensor:
     return (features - target).square().mean()
 
 
 @_in_float32
-def error_loss(error_logits: Tensor, coarse_logits: Tensor, alpha: Tensor, tolerance: float = 0.05) -> Tensor:
-    """Cross entropy of the error map that routing reads; its target is 1 where the coarse alpha is wrong now.
+def error_loss(error_logits: Tensor, coarse_logits: Tensor, refined_logits: Tensor, alpha: Tensor) -> Tensor:
+    """Cross entropy of the map that routing reads; its target is what refinement gains at each pixel now.
 
-    Wrong pixels are few once the coarse stage works, and a map that says "right" everywhere would score well.
-    So they weigh (right pixels) / (wrong pixels) of the batch, kept within [1, 10], and the mean is the
-    weighted one. The map therefore overstates: 0.5 stands for a chance of error between 1/11 and 1/2, which
-    suits routing, where a missed pixel costs quality and a needless one only time. A batch without wrong (or
-    right) pixels is plain cross entropy.
+    The gain is |coarse - alpha| - |refined - alpha|, or 0 where refinement does harm: an error that the refiner cannot
+    mend, a leg taken for background, is not worth its work. Cross entropy with a target in [0, 1] is least where the
+    prediction is the target's mean, so that sums over patches are what they are expected to gain.
 
     Args:
-        error_logits: (B, 1, H, W), unbounded; sigmoid = how likely the coarse alpha is wrong.
+        error_logits: (B, 1, H, W), unbounded; sigmoid = the expected gain.
         coarse_logits: (B, 1, H, W), unbounded; only read, no gradient flows to it.
+        refined_logits: (B, 1, H, W), likewise.
         alpha: (B, 1, H, W) in [0, 1].
-        tolerance: alpha difference in [0, 1] up to which the coarse alpha counts as right. 0.05 is 13 of 255
-            levels: smaller differences are noise of a coarse stage, not work for a refiner.
 
     Returns:
         Scalar >= 0.
     """
-    wrong = ((coarse_logits.detach().sigmoid() - alpha).abs() > tolerance).to(error_logits.dtype)
-    wrong_pixels = wrong.sum()
-    ratio = (wrong.numel() - wrong_pixels) / wrong_pixels.clamp(min=1)
-    weight = 1 + (ratio.clamp(1, ERROR_POSITIVE_WEIGHT_CAP) - 1) * wrong
-    cross_entropy = F.binary_cross_entropy_with_logits(error_logits, wrong, reduction="none")
-    return (weight * cross_entropy).sum() / weight.sum()
+    coarse_error, refined_error = (
+        (logits.detach().sigmoid() - alpha).abs() for logits in (coarse_logits, refined_logits)
+    )
+    gain = (coarse_error - refined_error).clamp(min=0)
+    return F.binary_cross_entropy_with_logits(error_logits, gain)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -311,15 +318,18 @@ class MattingLoss:
         self,
         output: "MattingOutput",
         alpha: Tensor,
+        crops: Crops | None = None,
+        crop_alpha: Tensor | None = None,
         student_features: tuple[Tensor, ...] = (),
         teacher_features: tuple[Tensor, ...] = (),
     ) -> dict[str, Tensor]:
         """Computes the terms.
 
         Args:
-            output: logits (B, 1, H, W). For a network without a refiner, whose refined logits are the coarse ones, set
-                `refined_weight` to 0, or they count twice.
-            alpha: (B, 1, H, W) in [0, 1].
+            output: what the network says of the whole pictures, and of crops of them at native resolution.
+            alpha: (B, 1, h, w) in [0, 1], of the whole pictures.
+            crops: what was refined; without any, the coarse logits are all there is to supervise.
+            crop_alpha: (N, 1, P, P) in [0, 1], their truth.
             student_features: what the alignment compares, projected to the teacher's shapes. Without any, no
                 alignment term.
             teacher_features: as many, of the same shapes.
@@ -331,12 +341,12 @@ class MattingLoss:
         terms: dict[str, Tensor] = {}
         if self.coarse_weight:
             terms |= self._alpha_terms("coarse", self.coarse_weight, output.coarse_logits, alpha)
-        if self.refined_weight:
-            terms |= self._alpha_terms("refined", self.refined_weight, output.refined_logits, alpha)
+        if self.refined_weight and crops is not None:
+            terms |= self._alpha_terms("refined", self.refined_weight, output.refined_logits, crop_alpha)
         if self.alignment_weight and (student_features or teacher_features):
             terms["alignment"] = self.alignment_weight * alignment_loss(student_features, teacher_features)
-        if self.error_weight:
-            terms["error"] = self.error_weight * error_loss(output.error_logits, output.coarse_logits, alpha)
+        if self.error_weight and crops is not None:
+            terms["error"] = self.error_weight * _expected_gain(output, crops, crop_alpha)
         if not terms:
             raise ValueError("no loss term is left: the weights ask only for parts this model does not have")
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
