@@ -251,7 +251,7 @@ def load(config: EvalConfig) -> "tuple[Predictor, dict[str, str]]":
     print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     effort = {
         "refine_budget": f"{predictor.routing.refine_budget:g}",
-        "max_patches": str(predictor.routing.max_patches),
+        "max_patches": "no bound" if predictor.routing.max_patches is None else str(predictor.routing.max_patches),
     }
     return predictor, {"checkpoint": str(checkpoint), "sha256": digest, "precision": config.precision, **effort}
 

@@ -118,12 +118,12 @@ def sample_crops(logits: Tensor, crops: Crops, side_px: int, halo_px: int = 0) -
     for pooling in sorted(set(crops.pooling.tolist())):  # a list on the CPU: the host waits for no device
         chosen = (crops.pooling == pooling).nonzero()[:, 0]
         order.append(chosen)
-        some = chosen.to(logits.device)
+        some = chosen.to(logits.device, non_blocking=True)
         source = F.avg_pool2d(logits, pooling) if pooling > 1 else logits
         parts.append(sample_logits(source, crops.index[some], crops.corner[some], crops.size[some], side_px, halo_px))
     if len(parts) == 1:
         return parts[0]
-    return torch.cat(parts)[torch.cat(order).argsort().to(logits.device)]
+    return torch.cat(parts)[torch.cat(order).argsort().to(logits.device, non_blocking=True)]
 
 
 def _places(corner: Tensor, side_px: int, halo_px: int) -> tuple[Tensor, Tensor]:

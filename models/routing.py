@@ -5,6 +5,7 @@ is read with the refiner's whole halo, so that it equals dense refinement exactl
 large one costs less a pixel, as its halo weighs less, a small one keeps to what needs work. Which squares of a quadtree
 to take is the pruning problem of classification trees (Breiman et al., 1984; for pictures Shoham and Gersho, 1988):
 each square is worth the error it is expected to remove minus its work at a price, and the best set follows bottom-up.
+A bound on the refined pixels raises the price; a bound on the number of patches adds a toll on each.
 """
 
 import heapq
@@ -20,10 +21,11 @@ from models.layers import crop_border
 from models.patches import Patches, enlarge, read_patches, sample_logits
 from models.refiner import Refiner
 
-BISECTIONS = 30  # of the price, until the budget is met
-# Error a pixel and price are never quite zero, so that a threshold of 0 takes everything, with the least work: also a
-# square of which a single pixel, and a certain one, lies in the picture.
-LEAST_ERROR, LEAST_PRICE = 1e-6, 1e-13
+BISECTIONS = 30  # of the price of work until the budget is met, and of the toll on a patch until the number is
+ROUNDS = 4  # of both in turn, where both are scarce
+# Error a pixel, price and toll are never quite zero, so that a threshold of 0 takes everything, with the least work:
+# also a square of which a single pixel, and a certain one, lies in the picture.
+LEAST_ERROR, LEAST_PRICE, LEAST_TOLL = 1e-6, 1e-13, 1e-15
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Routing:
             bring this much alpha closer to the truth. 0 refines everything.
         refine_budget: Largest share of the picture's pixels that is refined; under pressure the patches with most
             expected error for their work win.
-        max_patches: Most patches that are refined; None for no bound.
+        max_patches: Most patches that are refined; None for no bound. Under pressure larger patches stand for several
+            small ones, and those with most expected error win.
         patch_px: Side of the smallest patches, even.
         largest_px: Side of the largest, `patch_px` times a power of two.
         batch_px: Pixels, halos counted, that are refined at a time, but at least one patch; bounds the memory.
@@ -126,42 +129,67 @@ def _sums(cells: Tensor, sides: Sequence[int]) -> list[Tensor]:
 
 
 def _choose_squares(errors: list[Tensor], pixels: list[Tensor], works: list[float], routing: Routing) -> list[Tensor]:
-    """The squares of each side that are taken, bool (rows, columns) each, within the budget."""
+    """The squares of each side that are taken, bool (rows, columns) each, within the budget and the number."""
     budget_px = routing.refine_budget * pixels[0].sum().item() * (1 + 1e-9)
     most = float("inf") if routing.max_patches is None else routing.max_patches
+    least_price = max(routing.error_threshold, LEAST_PRICE)
 
-    def fits(squares: list[Tensor]) -> bool:
-        refined_px = sum((area * taken).sum().item() for area, taken in zip(pixels, squares, strict=True))
-        return refined_px <= budget_px and sum(int(taken.sum()) for taken in squares) <= most
+    def best(price: float, toll: float) -> list[Tensor]:
+        return _best_squares(errors, works, price, toll)
 
-    price = max(routing.error_threshold, LEAST_PRICE)
-    squares = _best_squares(errors, works, price)
-    if fits(squares):
+    def few_px(squares: list[Tensor]) -> bool:
+        return _total(pixels, squares) <= budget_px
+
+    def few(squares: list[Tensor]) -> bool:
+        return sum(int(taken.sum()) for taken in squares) <= most
+
+    def spend(squares: list[Tensor], number_is_scarce: bool) -> list[Tensor]:
+        gains = [
+            (error if number_is_scarce else error / work) * (error > least_price * work)
+            for error, work in zip(errors, works, strict=True)
+        ]
+        return _spend(squares, gains, pixels, budget_px, most)
+
+    price, toll, found = least_price, LEAST_TOLL, []
+    squares = best(price, toll)
+    if few_px(squares) and few(squares):
         return squares
-    low, high = price, 2.0  # no square is expected to gain more than 1 a pixel
+    # A higher price breaks large squares into small ones, a higher toll joins small ones: with two bounds, in turn.
+    for _ in range(ROUNDS):
+        before = price, toll
+        price, _ = _bisect(lambda price, toll=toll: few_px(best(price, toll)), least_price, 2.0)  # a pixel gains < 1
+        toll, enough = _bisect(lambda toll, price=price: few(best(price, toll)), LEAST_TOLL, 2 * pixels[0].max().item())
+        # Just over a bound: equally good squares may have come at once, of which some, or their parts, still fit.
+        found += [spend(best(price, each), toll > LEAST_TOLL) for each in {toll, enough}]
+        if (price, toll) == before or toll == LEAST_TOLL:
+            break
+    return max(found, key=lambda squares: _total(errors, squares))
+
+
+def _total(amounts: list[Tensor], squares: list[Tensor]) -> float:
+    """Sum over the squares that are taken."""
+    return sum((amount * taken).sum().item() for amount, taken in zip(amounts, squares, strict=True))
+
+
+def _bisect(fits: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Two neighbours, of which the lower does not fit and the higher does, as `high` does; `low` twice if it fits."""
+    if fits(low):
+        return low, low
     for _ in range(BISECTIONS):
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if fits(_best_squares(errors, works, middle)) else (middle, high)
-    # Just over the budget: equally good squares may have come at once, of which some, or their parts, still fit.
-    return _spend(_best_squares(errors, works, low), errors, pixels, works, price, budget_px, most)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return low, high
 
 
 def _spend(
-    squares: list[Tensor],
-    errors: list[Tensor],
-    pixels: list[Tensor],
-    works: list[float],
-    price: float,
-    budget_px: float,
-    most: float,
+    squares: list[Tensor], gains: list[Tensor], pixels: list[Tensor], budget_px: float, most: float
 ) -> list[Tensor]:
-    """The squares with most error for their work that fit; of one too large for what is left, the parts worth it."""
+    """The squares with most gain that fit; of one with too many pixels for what is left, the parts that gain at all."""
     least_px = pixels[-1][pixels[-1] > 0].min().item()
-    ratios = [(error / work).tolist() for error, work in zip(errors, works, strict=True)]
-    areas = [each.tolist() for each in pixels]
+    ranks, areas = ([each.tolist() for each in levels] for levels in (gains, pixels))
     kept = [torch.zeros_like(taken) for taken in squares]
     queue = [
-        (-ratios[level][y][x], level, y, x) for level, taken in enumerate(squares) for y, x in taken.nonzero().tolist()
+        (-ranks[level][y][x], level, y, x) for level, taken in enumerate(squares) for y, x in taken.nonzero().tolist()
     ]
     heapq.heapify(queue)
     number = 0
@@ -171,19 +199,19 @@ def _spend(
             kept[level][y, x] = True
             budget_px -= areas[level][y][x]
             number += 1
-        elif level + 1 < len(works):
+        elif level + 1 < len(ranks):
             for row, column in product((2 * y, 2 * y + 1), (2 * x, 2 * x + 1)):
-                if (ratio := ratios[level + 1][row][column]) > price:
-                    heapq.heappush(queue, (-ratio, level + 1, row, column))
+                if (rank := ranks[level + 1][row][column]) > 0:
+                    heapq.heappush(queue, (-rank, level + 1, row, column))
     return kept
 
 
-def _best_squares(errors: list[Tensor], works: list[float], price: float) -> list[Tensor]:
-    """The squares with the greatest sum of error - price * work: bottom-up values, then top-down choice."""
+def _best_squares(errors: list[Tensor], works: list[float], price: float, toll: float) -> list[Tensor]:
+    """The squares with the greatest sum of error - price * work - toll: bottom-up values, then top-down choice."""
     values: list[Tensor] = []
     wholes: list[Tensor] = []
     for error, work in zip(reversed(errors), reversed(works), strict=True):  # smallest squares first
-        value = error - price * work
+        value = error - price * work - toll
         parts = torch.zeros_like(value) if not values else 4 * F.avg_pool2d(values[-1][None], 2)[0]
         wholes.append(value >= parts)  # parts are left out where they are worth less than nothing
         values.append(torch.maximum(value, parts))
@@ -224,18 +252,20 @@ def refine_patches(
         refined_logits (B, 1, H, W), float32.
     """
     height, width = rgb.shape[-2:]
-    size, halo = torch.tensor([height, width], device=coarse_logits.device), refiner.halo_px
+    device, halo = rgb.device, refiner.halo_px
+    size = torch.tensor([height, width]).to(device, non_blocking=True)  # as all that follows: the host does not wait
     refined = enlarge(coarse_logits.float(), (height, width))
     for side, index, corner in patches:
         group = max(1, batch_px // (side + 2 * halo) ** 2)
+        places = list(zip(index.tolist(), corner.tolist(), strict=True))
+        index, corner = (each.to(device, non_blocking=True) for each in (index, corner))
         for start in range(0, len(corner), group):
             some = slice(start, start + group)
-            corners = corner[some].tolist()
-            chunk = Patches(side, index[some].to(rgb.device), corner[some].to(rgb.device))
+            chunk = Patches(side, index[some], corner[some])
             context = sample_logits(coarse_logits, chunk.index, chunk.corner, size, side, halo)
             residual = refiner(normalise(read_patches(rgb, chunk, halo)), context)
             logits = crop_border(context, halo) + residual
-            for b, (top, left), patch in zip(index[some].tolist(), corners, logits, strict=True):
+            for (b, (top, left)), patch in zip(places[some], logits, strict=True):
                 high, wide = min(side, height - top), min(side, width - left)
                 refined[b, :, top : top + high, left : left + wide] = patch[:, :high, :wide]
     return refined

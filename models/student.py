@@ -112,7 +112,7 @@ class Student(nn.Module):
         *,
         window_size: int,
         decoder_width: int,
-        coarse_stride: int = 2,
+        coarse_stride: int,
         drop_path_rate: float = 0.0,
         pretrained: bool = False,
         backbone_weights: Path | None = None,

@@ -53,7 +53,7 @@ class TSRMatte(nn.Module):
         backbone: str,
         window_size: int,
         decoder_width: int,
-        coarse_stride: int = 2,
+        coarse_stride: int,
         drop_path_rate: float,
         refiner: bool,
         refiner_width: int,

@@ -32,6 +32,7 @@ NETWORK = {
     "backbone": "nano",
     "window_size": 4,
     "decoder_width": 16,
+    "coarse_stride": 2,
     "drop_path_rate": 0.0,
     "refiner": True,
     "refiner_width": 8,

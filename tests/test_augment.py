@@ -7,6 +7,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from utils.augment import add_noise, adjust_colour, blur, defocus_kernel, mean_grey, motion_kernel, recompress
+from utils.compositing import Square, read_squares
 
 RNG = np.random.default_rng(0)
 PICTURE = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), np.uint8), (0, 0), 4) // 2 + 60  # far from black and white
@@ -70,6 +71,27 @@ def test_blur_treats_picture_and_alpha_alike() -> None:
         assert soft.dtype == np.uint8 and soft_alpha.dtype == np.float32
         np.testing.assert_allclose(soft[..., 0] / 255, soft_alpha, atol=0.51 / 255)
         assert 0.2 < soft_alpha[20, 12] < 0.8 and soft_alpha[20, 25] == soft_alpha.max() == 1 and soft_alpha.min() == 0
+
+
+@pytest.mark.parametrize("corner", [(-9, -9), (-9, 69), (49, -9), (49, 69), (20, 69)])
+@pytest.mark.parametrize("kernel", [defocus_kernel(5.0), motion_kernel(5.0, 0.7)])
+def test_a_square_at_the_border_is_blurred_as_the_whole_is(kernel: np.ndarray, corner: tuple[int, int]) -> None:
+    """Read as wide as the blur reaches beyond what is compared; noise, whose mirror image is another noise."""
+    rng, reach, inner = np.random.default_rng(2), 5, 11
+    rows, columns = (
+        slice(max(start + reach, 0), start + reach + inner) for start in corner
+    )  # of the square without its margin, inside the picture
+    for picture in (rng.integers(0, 256, (60, 80, 3), np.uint8), rng.random((60, 80), np.float32)):
+        (part,) = read_squares(picture, [Square(*corner, inner + 2 * reach)])
+        expected = blur(picture, kernel)[rows, columns]
+        assert expected.size
+        rows_in_part, columns_in_part = (
+            slice(at.start - start, at.start - start + length)
+            for at, start, length in zip((rows, columns), corner, expected.shape, strict=False)
+        )
+        found = blur(part, kernel)[rows_in_part, columns_in_part]
+        # Small pictures are filtered directly, large kernels by Fourier; the two round differently.
+        np.testing.assert_allclose(found.astype(float), expected, atol=1 if picture.ndim == 3 else 1e-5)
 
 
 def test_noise_has_its_strength_and_no_bias() -> None:

@@ -8,6 +8,7 @@ import resource
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from torch import nn
 
+import train
 from models import TSRMatte
 from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, load_weights, save_checkpoint
 from utils.errors import UserError
 from utils.files import write_atomically
-from utils.inference import load_model
+from utils.inference import for_inference, load_model, predict
 
 SUFFIXES = [".pth", ".safetensors"]
 
@@ -69,10 +71,10 @@ def test_load_model_rebuilds_the_network_offline(
     path = tmp_path / f"a{suffix}"
     save_checkpoint(path, checkpoint_state)
     predictor = load_model(path)
-    image, native = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 50, 70)
-    with torch.inference_mode():
-        for ours, theirs in zip(predictor.network(image, native)[:3], make_network()(image, native)[:3], strict=True):
-            assert torch.equal(ours, theirs)
+    rgb = torch.randint(256, (50, 70, 3), dtype=torch.uint8).numpy()
+    same = replace(predictor, network=for_inference(make_network(), predictor.device))
+    for ours, theirs in zip(predict(predictor, rgb)[:3], predict(same, rgb)[:3], strict=True):
+        assert torch.equal(ours, theirs)
     assert not predictor.network.training
     assert predictor.preprocess.image_size == 64 and predictor.routing.patch_px == 32
 
@@ -230,6 +232,30 @@ def test_wrong_bytes_anywhere_never_end_in_a_traceback(tmp_path: Path, checkpoin
             refused -= 1
         refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("load", [load_checkpoint, load_model])
+def test_a_checkpoint_of_an_earlier_version_is_named_as_such(
+    tmp_path: Path, checkpoint_state: dict[str, Any], suffix: str, load: Callable[[Path], Any]
+) -> None:
+    """Whatever else of it does not fit."""
+    path = tmp_path / f"a{suffix}"
+    save_checkpoint(path, {**checkpoint_state, "format": "tsr-matte/1", "routing": {"dense_above": 0.5}})
+    assert refusal(path, load) == (
+        f"{path}: of an earlier version (tsr-matte/1, this is {FORMAT}); train it again, or use that version"
+    )
+
+
+def test_a_run_of_an_earlier_version_is_not_resumed(
+    refused: Callable[..., str], tmp_path: Path, checkpoint_state: dict[str, Any]
+) -> None:
+    """No list of settings that differ, which nobody could make the same again."""
+    path = tmp_path / "old" / "last.pth"
+    numbers = {"optimizer": {}, "epoch": 1, "step": 7}
+    save_checkpoint(path, {**checkpoint_state, **numbers, "format": "tsr-matte/1", "config": {"augment": {}}})
+    line = refused(train.main, "demo", "--device", "cpu", "--run-dir", path.parent, "--resume")
+    assert line.startswith(f"error: {path}: of an earlier version (tsr-matte/1, ") and "train it again" in line
 
 
 def test_other_peoples_checkpoints_are_refused(tmp_path: Path) -> None:

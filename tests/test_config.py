@@ -32,7 +32,8 @@ from config import (
 )
 from models import BACKBONES, MattingOutput, Routing, TSRMatte
 from utils.backgrounds import NewBackgrounds
-from utils.inference import with_effort
+from utils.errors import UserError
+from utils.inference import Predictor, with_effort
 from utils.layouts import BENCHMARKS, DATASETS
 from utils.losses import MattingLoss
 from utils.transforms import TrainTransform
@@ -193,17 +194,17 @@ def test_default_benchmarks_exist() -> None:
 
 def test_flags_are_bare_field_names_of_all_sections() -> None:
     flags = (
-        "--batch-size 3 --data-root /d --dataset custom --run-dir r --epochs 2 --device cpu --no-refiner "
+        "--batch-size 3 --data-root /d --dataset custom --run-dir r --epochs 2 --device cpu --keep-aspect "
         "--teacher swin --l1-weight 0.5 --patch-px 64 --crop-scale 0.5 0.9 --seed=7"
     )
     config = parse_train(["demo", *flags.split(" ")])
     assert (config.optim.batch_size, config.optim.epochs, config.run.seed) == (3, 2, 7)
     assert (config.data.data_root, config.data.dataset, config.run.run_dir) == (Path("/d"), "custom", Path("r"))
-    assert (config.run.device, config.model.refiner, config.teacher.teacher) == ("cpu", False, "swin")
+    assert (config.run.device, config.data.keep_aspect, config.teacher.teacher) == ("cpu", True, "swin")
     assert (config.loss.l1_weight, config.routing.patch_px, config.augment.crop_scale) == (0.5, 64, (0.5, 0.9))
     changed = {
-        "optim.batch_size", "optim.epochs", "run.seed", "data.data_root", "data.dataset", "run.device", "model.refiner",
-        "teacher.teacher", "loss.l1_weight", "routing.patch_px", "augment.crop_scale",
+        "optim.batch_size", "optim.epochs", "run.seed", "data.data_root", "data.dataset", "run.device",
+        "data.keep_aspect", "teacher.teacher", "loss.l1_weight", "routing.patch_px", "augment.crop_scale",
     }  # fmt: skip
     assert differences(config, PRESETS["demo"]()) == changed
 
@@ -314,11 +315,11 @@ CONTRADICTIONS = [
     "--crop-scale 0 1",
     "--crop-scale 0.5 1.5",
     "--crop-ratio 2 1",
-    "--coarse 0 --refined 0",
-    "--l1 -1",
-    "--l1 nan",
-    "--l1 inf",
-    "--error -0.5",
+    "--coarse-weight 0 --refined-weight 0",
+    "--l1-weight -1",
+    "--l1-weight nan",
+    "--l1-weight inf",
+    "--error-weight -0.5",
     "--batch-size 0",
     "--accumulation-steps 0",
     "--epochs 0",
@@ -341,7 +342,7 @@ CONTRADICTIONS = [
     "--refine-budget 1.1",
     "--refine-budget -0.1",
     "--refine-budget nan",
-    "--max-patches 0",
+    "--max-patches -1",
     "--native-crops 0",
     "--native-px 6",
     "--native-px 65",
@@ -384,8 +385,7 @@ CONTRADICTIONS = [
 @pytest.mark.parametrize("flags", CONTRADICTIONS)
 def test_a_contradiction_is_one_line_before_any_work(refusal: Callable[..., str], flags: str) -> None:
     line = refusal(parse_train, flags.split())
-    first = flags.split()[0]
-    assert first in line or first.strip("-") in line
+    assert flags.split()[0] in line and "unknown option" not in line
 
 
 def test_the_largest_patch_is_the_smallest_doubled_some_times(refusal: Callable[..., str]) -> None:
@@ -397,9 +397,48 @@ def test_the_largest_patch_is_the_smallest_doubled_some_times(refusal: Callable[
 
 
 def test_losses_that_leave_nothing_to_train_are_refused(refusal: Callable[..., str]) -> None:
-    refusal(parse_train, ["--l1", "0", "--gradient", "0", "--laplacian", "0", "--ssim", "0", "--structure", "0"])
+    terms = ("l1", "gradient", "laplacian", "ssim", "structure")
+    line = refusal(parse_train, [each for term in terms for each in (f"--{term}-weight", "0")])
+    assert "every matte loss is switched off" in line
     # Without a refiner the refined weight has nothing to weigh.
-    refusal(parse_train, ["baseline", "--coarse", "0"])
+    assert "no output is supervised" in refusal(parse_train, ["baseline", "--coarse-weight", "0"])
+
+
+OF_REFINER = {
+    "--error-threshold": "0.1", "--refine-budget": "0.5", "--max-patches": "8", "--patch-px": "64",
+    "--largest-px": "64", "--batch-px": "4096",
+    "--native-crops": "8", "--native-px": "128", "--native-zoom": "1 2", "--native-on-edge": "0.5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["tsr --no-refiner", "demo --no-refiner", "baseline", "locator"])
+def test_settings_of_the_refiner_need_one(refusal: Callable[..., str], preset: str) -> None:
+    names = {field.name for section in (RoutingConfig, AugmentConfig) for field in fields(section)}
+    common = {"flip", "crop", "brightness", "contrast", "saturation", "blur", "noise", "jpeg"}
+    assert {flag[2:].replace("-", "_") for flag in OF_REFINER} == {n for n in names if n.split("_")[0] not in common}
+    parse_train(preset.split())  # a preset's own values are no mistake of the user's
+    for flag, value in OF_REFINER.items():
+        line = refusal(parse_train, [*preset.split(), flag, *value.split()])
+        assert flag in line and "without a refiner" in line and "--refiner" in line
+    parse_train(["tsr", *(word for flag, value in OF_REFINER.items() for word in (flag, *value.split()))])
+
+
+@pytest.mark.parametrize("bound", [{"refine_budget": 0.5}, {"max_patches": 0}, {"memory_limit": 1.0}])
+def test_bounds_on_refinement_need_a_refiner(
+    predictor: Predictor, make_network: Callable[..., TSRMatte], bound: dict[str, Any]
+) -> None:
+    coarse = replace(predictor, network=make_network(refiner=False))
+    with pytest.raises(
+        UserError, match="--refine-budget, --max-patches, --memory-limit: the checkpoint has no refiner"
+    ):
+        with_effort(coarse, **bound)
+    assert with_effort(coarse, **asdict(EffortConfig())) == coarse
+    assert with_effort(predictor, **bound).routing != predictor.routing
+
+
+def test_no_patches_at_all_may_be_asked_for() -> None:
+    assert parse_train(["--max-patches", "0"]).routing.max_patches == 0
+    assert parse_other("predict.py", ["a.jpg", "--max-patches", "0"]).effort.max_patches == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import export_inference
 import predict as predict_script
 from models.patches import enlarge
 from models.routing import choose_patches
-from utils.checkpoint import DESCRIPTION, load_checkpoint
+from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.evaluation import predictions
 from utils.images import MAX_PIXELS, quantise, read_alpha, write_image
 from utils.inference import Predictor, load_model, newest_best, predict, predict_alpha, select_device
 from utils.pairs import Pair
+from utils.transforms import Preprocess
 
 SIZES = [(1, 1), (1, 7), (33, 97), (160, 160), (641, 427), (1537, 1023)]  # width, height
 TOLERANCE = 1e-5
@@ -174,7 +175,7 @@ def test_a_float16_export_is_half_the_size_and_nearly_equal(
 def test_an_export_holds_nothing_of_training(
     run: Callable, tmp_path: Path, checkpoint_state: dict[str, Any], pairs: list[Pair]
 ) -> None:
-    full = {"format": "tsr-matte/1", **checkpoint_state, "optimizer": {"a": torch.zeros(9)}, "alignment": {}, "step": 3}
+    full = {"format": FORMAT, **checkpoint_state, "optimizer": {"a": torch.zeros(9)}, "alignment": {}, "step": 3}
     torch.save(full, tmp_path / "last.pth")
     paths, _ = exported(run, tmp_path / "last.pth", pairs[2].image)
     for path in paths:
@@ -241,3 +242,36 @@ def test_the_newest_best_checkpoint_is_the_default(tmp_path: Path, monkeypatch: 
     assert newest_best(Path("checkpoints")) == Path("checkpoints/newer/best.pth")
     with pytest.raises(UserError, match=r"--checkpoint"):
         newest_best(tmp_path / "nowhere")
+
+
+# ------------------------------------------------------------------------------------------------- aspect ratio
+
+
+@pytest.mark.parametrize(("height", "width", "coarse"), [(180, 320, (64, 128)), (320, 180, (128, 64))])
+def test_kept_proportions_give_a_coarse_stage_of_that_shape(
+    predictor: Predictor, make_pair: Callable, height: int, width: int, coarse: tuple[int, int]
+) -> None:
+    """16:9, for which 72 px of 128 are the nearest to 64, a multiple of 32."""
+    kept = replace(predictor, preprocess=replace(predictor.preprocess, image_size=128, keep_aspect=True))
+    output = predict(kept, make_pair(height, width)[0])
+    assert output.coarse_logits.shape == output.error_logits.shape == (1, 1, *coarse)
+    assert output.refined_logits.shape == (1, 1, height, width)
+    assert torch.isfinite(output.refined_logits).all()
+    enlarged = enlarge(output.coarse_logits, (height, width))
+    refined = output.refined_logits != enlarged
+    assert 0.01 < refined.float().mean() < 1, "the rest is the coarse stage's, where it belongs"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_kept_proportions_survive_a_checkpoint(
+    checkpoint_state: dict[str, Any], make_pair: Callable, tmp_path: Path, suffix: str
+) -> None:
+    preprocess = Preprocess(96, keep_aspect=True)
+    save_checkpoint(tmp_path / f"kept{suffix}", {**checkpoint_state, "preprocess": asdict(preprocess)})
+    loaded = load_model(tmp_path / f"kept{suffix}")
+    assert loaded.preprocess.coarse_size(90, 160) == (64, 96)
+    rgb, _ = make_pair(90, 160)
+    predicted = predict(loaded, rgb)
+    assert predicted.coarse_logits.shape == (1, 1, 64, 96)
+    again = predict(replace(loaded, preprocess=preprocess), rgb)
+    assert torch.equal(predicted.refined_logits, again.refined_logits)

@@ -450,15 +450,15 @@ def test_terms_are_the_weighted_losses_and_sum_to_the_total() -> None:
 
 
 def reference_error_term(output: SimpleNamespace, crop_alpha: Tensor) -> Tensor:
-    """Of the crops that are not pooled, 0 and 2, cut out of their enlarged pictures."""
+    """Of the crops that are not pooled, 0 and 2, cut out of their enlarged pictures; routing enlarges the gain itself."""
     squares = []
-    for logits in (output.error_logits, output.coarse_logits):
+    for logits in (output.error_logits.sigmoid(), output.coarse_logits):
         for i, b in ((0, 0), (2, 1)):
             top, left = CORNERS[i]
             whole = enlarge(logits[b : b + 1], CROP_SIZES[i])
             squares.append(whole[..., top : top + CROP_PX, left : left + CROP_PX])
     error, coarse = torch.cat(squares[:2]), torch.cat(squares[2:])
-    return error_loss(error, coarse, output.refined_logits[::2], crop_alpha[::2])
+    return error_loss(error.logit(), coarse, output.refined_logits[::2], crop_alpha[::2])
 
 
 def test_pooled_crops_do_not_teach_routing() -> None:

@@ -33,6 +33,7 @@ SIZES = [(1, 1), (33, 97), (160, 160), (200, 64)]
 ARGUMENTS: dict[str, Any] = {
     "window_size": 5,
     "decoder_width": 16,
+    "coarse_stride": 2,
     "drop_path_rate": 0.1,
     "refiner_width": 8,
     "refiner_blocks": 1,

@@ -86,11 +86,18 @@ def test_everything_takes_the_largest_squares_that_fit() -> None:
     assert [(each.side_px, len(each.index)) for each in patches] == [(32, 6)]
 
 
-def prunings(error: np.ndarray, pixels: np.ndarray, price: float) -> np.ndarray:
-    """error - price * work of every way to take squares of a 4x4 grid with three levels: 1 + 17^4 ways."""
+def test_everything_takes_the_least_work() -> None:
+    """For a last row of pixels four small squares: less than a large one or two of the middle side, although more."""
+    assert 4 * work(8) < 2 * work(16) < work(32)
+    patches = choose_patches(random_errors(1, 40, 40), (33, 32), ROUTING.everything(), work)
+    assert [(each.side_px, len(each.index)) for each in patches] == [(32, 1), (8, 4)]
+
+
+def prunings(error: np.ndarray, pixels: np.ndarray, price: float, toll: float = 0.0) -> np.ndarray:
+    """error - price * work - toll of every way to take squares of a 4x4 grid with three levels: 1 + 17^4 ways."""
 
     def value(block: tuple[slice, slice], side: int) -> float:
-        return error[block].sum() - price * dense_work(side) if pixels[block].any() else -np.inf
+        return error[block].sum() - price * dense_work(side) - toll if pixels[block].any() else -np.inf
 
     quarters = []
     for y, x in product((0, 2), (0, 2)):
@@ -237,7 +244,8 @@ def test_the_budget_is_kept(size: tuple[int, int], budget: float, most: int | No
         free = choose_patches(errors, size, replace(routing, refine_budget=1.0, max_patches=None), work)
         counts = coverage(patches, 2, size)
         assert counts.max() <= 1
-        assert not (counts > coverage(free, 2, size)).any(), "a budget adds nothing"
+        if most is None:  # else a larger square may stand for several small ones
+            assert not (counts > coverage(free, 2, size)).any(), "a budget adds nothing"
         for b in range(2):
             assert counts[b].sum() <= budget * size[0] * size[1]
             if most is not None:
@@ -255,6 +263,12 @@ def test_a_uniform_map_uses_up_the_budget(size: tuple[int, int], largest_px: int
         refined_px = coverage(choose_patches(errors, size, routing, work), 1, size).sum().item()
         allowed_px = budget * size[0] * size[1]
         assert allowed_px - 8 * 8 < refined_px <= allowed_px
+
+
+def test_of_a_uniform_map_so_many_of_the_largest_squares_are_taken() -> None:
+    """No toll tells them apart."""
+    patches = choose_patches(torch.zeros(1, 1, 20, 20), (128, 128), replace(ROUTING, max_patches=5), work)
+    assert [(each.side_px, len(each.index)) for each in patches] == [(32, 5)]
 
 
 def test_a_budget_that_suffices_changes_nothing() -> None:
@@ -277,6 +291,78 @@ def test_patches_with_most_expected_error_are_kept(limit: str) -> None:
         budget = {"refine_budget": number / 24} if limit == "share" else {"max_patches": number}
         chosen = squares(choose_patches(errors, size, replace(routing, **budget), work))
         assert {top // side * 6 + left // side for _, _, top, left in chosen} == set(ranked[:number])
+
+
+def best_of_few(errors: np.ndarray, price: float, most: int) -> tuple[float, float]:
+    """Worth and error of the most worthy squares, at most so many, of 2x2 largest ones: brute force."""
+    worth, error, number = np.zeros(1), np.zeros(1), np.zeros(1, dtype=int)
+    for y, x in product((0, 32), (0, 32)):
+        cells = errors[y : y + 32, x : x + 32].reshape(4, 8, 4, 8).sum((1, 3))
+        one = prunings(cells, np.ones((4, 4)), price)
+        ones_error, ones_toll = (prunings(cells, np.ones((4, 4)), 0.0, toll) for toll in (0.0, 1.0))
+        ones_number = np.rint(ones_error - ones_toll).astype(int)
+        best = [np.where(ones_number == n, one, -np.inf).argmax() for n in range(17)]
+        worth, error, number = (
+            (before[:, None] + each[best]).ravel()
+            for before, each in ((worth, one), (error, ones_error), (number, ones_number))
+        )
+    found = np.where(number <= most, worth, -np.inf).argmax()
+    return worth[found], error[found]
+
+
+@pytest.mark.parametrize("most", [2, 3, 5, 8])
+@pytest.mark.parametrize("price", [0.05, 0.1])
+def test_few_patches_are_nearly_the_best_so_many(most: int, price: float) -> None:
+    """Not the price rises, which would break large squares into small ones: larger ones stand for several small."""
+    routing, scarce = replace(ROUTING, error_threshold=price, max_patches=most), 0
+    for seed in range(6):
+        cells = 3 * torch.randn((1, 1, 8, 8), generator=torch.Generator().manual_seed(seed)) - 3
+        logits = F.interpolate(cells, (64, 64))
+        errors = logits.double().sigmoid()[0, 0].numpy()
+        chosen = squares(choose_patches(logits, (64, 64), routing, work))
+        free = squares(choose_patches(logits, (64, 64), replace(routing, max_patches=None), work))
+        sums = np.array([errors[y : y + side, x : x + side].sum() for _, side, y, x in chosen])
+        gains = sums - price * np.array([dense_work(side) for _, side, _, _ in chosen])
+        assert len(chosen) <= most and (gains > 0).all()
+        best_gain, best_error = best_of_few(errors, price, most)
+        assert 0.95 * best_gain <= gains.sum() <= best_gain + 5e-3
+        assert sums.sum() >= 0.95 * best_error
+        scarce += len(free) > most
+    assert scarce
+
+
+@pytest.mark.parametrize(
+    ("bounds", "side", "number"),
+    [
+        ({"refine_budget": 32 * 8**2 / 256**2}, 8, 32),
+        ({"max_patches": 16}, 32, 16),
+        ({"refine_budget": 16 * 16**2 / 256**2, "max_patches": 16}, 16, 16),
+    ],
+    ids=["pixels", "number", "both"],
+)
+def test_what_is_scarce_sets_the_side(bounds: dict[str, float], side: int, number: int) -> None:
+    """A line of errors along two rows of squares: under both bounds the large squares cost too many pixels."""
+    errors = torch.full((1, 1, 256, 256), -12.0)
+    errors[..., 126:130, :] = 3.0
+    routing = replace(ROUTING, error_threshold=0.001, largest_px=64, **bounds)
+    patches = choose_patches(errors, (256, 256), routing, work)
+    assert [(each.side_px, len(each.index)) for each in patches] == [(side, number)]
+
+
+@pytest.mark.parametrize("most", [5, 10, 20])
+@pytest.mark.parametrize("budget", [0.05, 0.1, 0.2, 1.0])
+def test_few_patches_of_mixed_sides_cover_as_much_error_as_of_one_side(most: int, budget: float) -> None:
+    """On a ring of errors, with a wide halo, within the same number and share of pixels."""
+    place = torch.arange(256) - 127.5
+    ring = ((place[:, None] ** 2 + place**2).sqrt() - 90).abs() < 3
+    errors = torch.where(ring, 0.0, -9.0)[None, None]
+    routing = replace(ROUTING, error_threshold=0.005, largest_px=64, max_patches=most, refine_budget=budget)
+    chosen = squares(choose_patches(errors, (256, 256), routing, lambda side: (side + 12.0) ** 2))
+    assert len(chosen) <= most and sum(side**2 for _, side, _, _ in chosen) <= budget * 256**2
+    covered = sum(errors[0, 0, y : y + side, x : x + side].sigmoid().sum().item() for _, side, y, x in chosen)
+    for side in (8, 16, 32, 64):
+        sums = side**2 * F.avg_pool2d(errors.sigmoid(), side).flatten().sort(descending=True).values
+        assert covered >= 0.95 * sums[: min(most, int(budget * 256**2 / side**2))].sum()
 
 
 def test_under_a_budget_the_lukewarm_wait_for_the_hot() -> None:

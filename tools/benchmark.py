@@ -34,7 +34,7 @@ from utils.optim import count_parameters
 from utils.parallel import process_pool
 from utils.plots import save_costs
 from utils.progress import progress
-from utils.run_folder import versions
+from utils.run_folder import commit, versions
 from utils.synthetic import VAL_FIRST_INDEX, composite
 from utils.transforms import Preprocess
 
@@ -87,7 +87,12 @@ def main() -> int:
     print(pd.DataFrame(cells).to_string(index=False))
     if config.out is not None:
         text = json.dumps(
-            {"command": shlex.join(["python", "-m", "tools.benchmark", *sys.argv[1:]]), "rows": rows}, indent=2
+            {
+                "command": shlex.join(["python", "-m", "tools.benchmark", *sys.argv[1:]]),
+                "commit": commit(),
+                "rows": rows,
+            },
+            indent=2,
         )
         write_atomically(config.out / "benchmark.json", lambda file: file.write(text.encode()))
         save_costs(config.out / "benchmark.png", rows)
@@ -100,7 +105,7 @@ def measure(case: Case) -> dict[str, Any]:
     if case.threads is not None:
         torch.set_num_threads(case.threads)
     torch.manual_seed(0)
-    device = torch.device(case.device)
+    device = select_device(case.device)  # a new process: what it sets holds here too
     bench = Bench(build_predictor(case, device), *map(int, case.size.split("x")))
     network, loaded_gb = bench.predictor.network, peak_gb(device)
 
@@ -142,7 +147,7 @@ def build_predictor(case: Case, device: torch.device) -> Predictor:
     routing = Routing(**asdict(preset.routing))
     return Predictor(
         for_inference(network, device),
-        Preprocess(preset.data.image_size),
+        Preprocess(preset.data.image_size, keep_aspect=preset.data.keep_aspect),
         routing.everything() if case.dense else routing,
         device,
         case.precision,

@@ -26,14 +26,14 @@ from models.patches import enlarge, sample_crops
 from models.routing import choose_patches, refine_patches
 from utils.crops import to_crops
 from utils.datasets import EpochSampler, MattingDataset, Sample
-from utils.errors import run_script
+from utils.errors import UserError, run_script
 from utils.files import require_writable, write_atomically
 from utils.inference import Predictor, load_model, to_alpha
 from utils.losses import MattingLoss
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.progress import progress
-from utils.run_folder import versions
+from utils.run_folder import commit, versions
 from utils.scoring import mean_scores, score_image
 from utils.transforms import TrainTransform, to_tensor
 
@@ -47,9 +47,13 @@ def main() -> int:
     config = parse_cli(CostStudyConfig, prog="python -m tools.study_cost", description=__doc__)
     if config.out is not None:
         require_writable(config.out, "--out")
+    train, val = (find_pairs(config.data_root, config.dataset, split) for split in ("train", "val"))
+    if len(train) < BATCH:
+        raise UserError(
+            f"--data-root {config.data_root}: {len(train)} of the {BATCH} training pictures of a step: add some"
+        )
     predictor = load_model(config.checkpoint, config.device)
     predictor.network.requires_grad_(False)
-    train, val = (find_pairs(config.data_root, config.dataset, split) for split in ("train", "val"))
     candidates = build(config.candidates, predictor.device)
     train_together(candidates, predictor, train, config)
     means = score(candidates, predictor, val[: config.images])
@@ -68,7 +72,7 @@ def main() -> int:
     print(f"{about}; GFLOP: dense, in tiles of {predictor.routing.largest_px} px with their halo")
     if config.out is not None:
         command = shlex.join(["python", "-m", "tools.study_cost", *sys.argv[1:]])
-        record = {"command": command, "about": about, **versions(predictor.device), "rows": rows}
+        record = {"command": command, "commit": commit(), "about": about, **versions(predictor.device), "rows": rows}
         text = json.dumps(record, indent=2)
         write_atomically(config.out / "study_cost.json", lambda file: file.write(text.encode()))
         print(f"written: {config.out / 'study_cost.json'}")

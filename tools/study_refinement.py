@@ -10,7 +10,6 @@ Pictures and true alphas are resized to each long side, by the area filter to sm
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,7 +32,7 @@ from utils.names import shorten
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.progress import progress
 from utils.recall import THRESHOLDS, Recall, Refined, as_json, load_refiner, mean_row, refine, refinement_gain
-from utils.run_folder import versions
+from utils.run_folder import commit, versions
 from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink
 from utils.study_plots import Goal, Part, best_window, cut_part, save_native, save_part, save_recall
@@ -176,15 +175,6 @@ class Native:
     def means(self) -> list[dict[str, Any]]:
         """A row a method: the means over the pictures."""
         return [{"long_side": self.long_side, "method": m, **mean_row(rows)} for m, rows in self.rows.items()]
-
-
-def commit() -> str | None:
-    """The commit of this program, marked if files differ from it; None where there is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def tell(content: dict[str, Any]) -> None:

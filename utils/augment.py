@@ -52,8 +52,12 @@ def motion_kernel(radius_px: float, angle_rad: float) -> np.ndarray:
 
 
 def blur(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """A uint8 picture (H, W) or (H, W, 3), or a float32 alpha (H, W) in [0, 1], filtered; mirrored at its border."""
-    blurred = cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    """A uint8 picture (H, W) or (H, W, 3), or a float32 alpha (H, W) in [0, 1], filtered.
+
+    Beyond the border its last pixel is repeated, as where a part is read (`utils.compositing.read_squares`): so a part
+    at the border is blurred as the whole is there.
+    """
+    blurred = cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REPLICATE)
     if picture.dtype == np.uint8:
         return blurred
     # Sums of float32 leave 1 and 0 by some 1e-7: what was opaque all around stays opaque, and so on.

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.files import write_atomically
 
-FORMAT = "tsr-matte/1"
+FORMAT = "tsr-matte/2"
+EARLIER_FORMATS = ("tsr-matte/1",)  # their networks, routing and settings were others
 DESCRIPTION = ("format", "config", "network", "preprocess", "routing")
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's prefixes of parameter names
 
@@ -47,7 +48,7 @@ def load_checkpoint(path: Path, flag: str = "--checkpoint") -> dict[str, Any]:
         flag: What gave it, for the message.
 
     Raises:
-        UserError: There is no such file, or it is damaged, holds code, or is not one of ours.
+        UserError: There is no such file, or it is damaged, holds code, is of an earlier version, or is not one of ours.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; give {flag} a file that train.py wrote")
@@ -63,8 +64,12 @@ def load_checkpoint(path: Path, flag: str = "--checkpoint") -> dict[str, Any]:
         raise UserError(f"{path}: refused, not a file of plain tensors; it may hold code") from error
     except Exception as error:  # readers of damaged files fail in as many ways as files are damaged
         raise UserError(f"{path}: damaged or not a checkpoint ({describe_error(error)})") from error
-    weights = state.get("model") if isinstance(state, dict) else None
-    if not isinstance(weights, dict) or state.get("format") != FORMAT:
+    weights, version = (state.get("model"), state.get("format")) if isinstance(state, dict) else (None, None)
+    if isinstance(version, str) and version in EARLIER_FORMATS:
+        raise UserError(
+            f"{path}: of an earlier version ({version}, this is {FORMAT}); train it again, or use that version"
+        )
+    if not isinstance(weights, dict) or version != FORMAT:
         raise UserError(f"{path}: not a checkpoint of TSR-Matte ({FORMAT}); give {flag} a file that train.py wrote")
     return state
 

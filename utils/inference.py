@@ -143,13 +143,16 @@ def with_effort(
         memory_limit: GB (10^9 bytes) for what is refined at a time.
 
     Raises:
-        UserError: Not even one patch fits into the memory.
+        UserError: Not even one patch fits into the memory, or a bound is given and there is no refiner.
     """
+    bounds = (refine_budget, max_patches, memory_limit)
+    if predictor.network.refiner is None and any(bound is not None for bound in bounds):
+        raise UserError("--refine-budget, --max-patches, --memory-limit: the checkpoint has no refiner; leave them out")
     given = {"refine_budget": refine_budget, "max_patches": max_patches}
     routing = replace(predictor.routing, **{name: value for name, value in given.items() if value is not None})
-    if memory_limit is not None and predictor.network.refiner is not None:
+    if memory_limit is not None:
         most = batch_px_within(predictor.network.refiner, memory_limit * 1e9, routing, predictor.precision)
-        routing = replace(routing, batch_px=min(most, routing.batch_px))
+        routing = replace(routing, batch_px=most)
     return replace(predictor, routing=routing)
 
 

@@ -241,11 +241,13 @@ def alignment_loss(student_features: tuple[Tensor, ...], teacher_features: tuple
 
 def _expected_gain(output: "MattingOutput", crops: Crops, alpha: Tensor) -> Tensor:
     """`error_loss` in the crops whose coarse logits are as inference sees them; 0 where there is none."""
-    own = (crops.pooling == 1).nonzero()[:, 0].to(alpha.device)
+    own = (crops.pooling == 1).nonzero()[:, 0].to(alpha.device, non_blocking=True)
     if not len(own):
         return output.error_logits.sum() * 0
     places, side = (crops.index[own], crops.corner[own], crops.size[own]), alpha.shape[-1]
-    error, coarse = (sample_logits(each, *places, side) for each in (output.error_logits, output.coarse_logits))
+    coarse = sample_logits(output.coarse_logits, *places, side)
+    # As routing reads it: the expected gain is enlarged, not its logit.
+    error = sample_logits(_full_precision(output.error_logits).sigmoid(), *places, side).logit(eps=1e-6)
     return error_loss(error, coarse, output.refined_logits[own], alpha[own])
 
 
@@ -260,7 +262,8 @@ def error_loss(error_logits: Tensor, coarse_logits: Tensor, refined_logits: Tens
 
     The gain is |coarse - alpha| - |refined - alpha|, or 0 where refinement does harm: an error that the refiner cannot
     mend, a leg taken for background, is not worth its work. Cross entropy with a target in [0, 1] is least where the
-    prediction is the target's mean, so that sums over patches are what they are expected to gain.
+    prediction is the target's mean, so that sums over patches are what their pixels are expected to gain, without what
+    others of them may lose.
 
     Args:
         error_logits: (B, 1, H, W), unbounded; sigmoid = the expected gain.

@@ -9,6 +9,7 @@ teacher.csv   reconstruction error an epoch      curves.png, previews/epoch_*.pn
 import io
 import json
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,9 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-FREE_ON_RESUME = {  # of the pictures, names are compared elsewhere; where they lie is free
+FREE_ON_RESUME = {  # of the pictures, names are compared elsewhere; where they lie is free, and what changes no result
     "data_root", "backgrounds", "foregrounds", "on_bad", "max_pixels", "pretrained", "backbone_weights",
-    "teacher_checkpoint",
+    "teacher_checkpoint", "batch_px",
 }  # fmt: skip
 FIXED_OF_RUN = {"seed", "precision", "validate_every"}
 
@@ -124,6 +125,15 @@ def refuse_differences(before: dict[str, dict], now: dict[str, dict], path: Path
     ]
     if differing:
         raise UserError(f"--resume: {path} was trained with other settings ({'; '.join(differing)}); use the same ones")
+
+
+def commit() -> str | None:
+    """The commit of this program, marked if files differ from it; None where there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def versions(device: torch.device) -> dict[str, str]:

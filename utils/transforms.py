@@ -29,8 +29,8 @@ class Preprocess:
 
     Attributes:
         image_size: Longer side of the coarse stage's input, px.
-        keep_aspect: Whether the shorter side keeps the picture's aspect ratio, to the next multiple of `ASPECT_STEP`;
-            otherwise the picture is squashed to a square.
+        keep_aspect: Whether the shorter side keeps the picture's aspect ratio, rounded to the nearest multiple of
+            `ASPECT_STEP` and never below it; otherwise the picture is squashed to a square.
         mean: Of the channels R, G, B in [0, 1].
         std: Likewise.
     """
@@ -55,8 +55,13 @@ class Preprocess:
         return height, width
 
     def normalise(self, rgb: Tensor) -> Tensor:
-        """uint8 (3, H, W) to float32 of the same size, normalised: the refiner's input."""
-        return F.normalize(F.to_dtype(rgb, torch.float32, scale=True), self.mean, self.std)
+        """uint8 (3, H, W) or (N, 3, H, W) to float32 of the same size, normalised: the refiner's input."""
+        # Not F.normalize: it makes both on the device out of lists, and the host waits for each.
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32).view(3, 1, 1).to(rgb.device, non_blocking=True)
+            for each in (self.mean, self.std)
+        )
+        return (F.to_dtype(rgb, torch.float32, scale=True) - mean).div_(std)
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
@@ -72,7 +77,9 @@ class SampleCrops(NamedTuple):
         alpha: float32 (K, 1, P, P) in [0, 1].
         corner: int64 (K, 2), top and left of the P x P square in the whole at that resolution, px.
         size: int64 (K, 2), height and width of that whole, px.
-        pooling: int64 (K,), by how much the coarse logits are averaged first; see models.Crops.
+        pooling: int64 (K,), by how much the coarse logits are averaged first, along a side: a power of two, 1 to
+            `MAX_POOLING`; see models.Crops. Squares with more than 1 teach the refiner alone, not routing, whose error
+            is that of the coarse logits as they are.
     """
 
     rgb: Tensor
@@ -203,8 +210,9 @@ class TrainTransform:
     """Crop at native resolution, resize, flip; blur; then colour, noise and JPEG on the picture alone.
 
     A crop has the picture's own aspect ratio, a little jittered, before it is squashed to the square: so training sees
-    pictures as distorted as inference will, and the whole picture among them. The refiner's crops are squares of the
-    same part of the picture at a higher resolution, its own at most.
+    pictures as distorted as inference will without `Preprocess.keep_aspect`, and the whole picture among them. With
+    it, inference sees them undistorted, while training still squashes. The refiner's crops are squares of the same
+    part of the picture at a higher resolution, its own at most.
 
     Args:
         image_size: Side of the square that is made, S px.
@@ -223,7 +231,9 @@ class TrainTransform:
         native_crops: Squares at native resolution for the refiner, K.
         native_px: Their side, P px.
         native_zoom: Smallest and largest number of native pixels for one of the coarse stage, along a side. What a
-            picture lacks of it is made up by coarser coarse logits (`SampleCrops.pooling`).
+            picture lacks of it is made up by coarser coarse logits (`SampleCrops.pooling`): by the factor it lacks,
+            rounded down to a power of two and `MAX_POOLING` at most, so that a zoom is made up for by at least half
+            below that cap.
         native_on_edge: Share of the squares that lie on the matte's edge; the rest lie anywhere.
         halo_px: Margin of the squares' pictures.
         dilate_px: Radius by which the alpha is grown in the end, px after resizing (the dilation strategy); the alpha
