@@ -450,7 +450,7 @@ def test_terms_are_the_weighted_losses_and_sum_to_the_total() -> None:
 
 
 def reference_error_term(output: SimpleNamespace, crop_alpha: Tensor) -> Tensor:
-    """Of the crops that are not pooled, 0 and 2, cut out of their enlarged pictures; routing enlarges the gain itself."""
+    """Of the crops that are not pooled, 0 and 2, cut out of their enlarged pictures: gains are enlarged, not logits."""
     squares = []
     for logits in (output.error_logits.sigmoid(), output.coarse_logits):
         for i, b in ((0, 0), (2, 1)):
