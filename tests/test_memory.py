@@ -21,7 +21,7 @@ from models.patches import Patches
 from models.routing import refine_patches
 from utils.errors import UserError
 from utils.inference import Predictor, batch_px_within, for_inference, load_model, predict_alpha, to_alpha
-from utils.memory import keep_large_blocks
+from utils.memory import keep_memory_of
 from utils.transforms import Preprocess
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,29 +56,44 @@ def test_a_freed_block_is_used_again() -> None:
     faults = run_alone(
         """
 import resource, torch
-from utils.memory import keep_large_blocks
+from utils.memory import keep_memory_of
 
-def faults():
+def faults(make=lambda: torch.ones(12_000_000)):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(12_000_000)
+    make()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
 without = faults()
-assert keep_large_blocks()
+class Ones(torch.nn.Module):
+    def forward(self):
+        torch.ones(12_000_000)
+        if self.training:
+            raise KeyError
+
+module = Ones().eval()
+assert keep_memory_of(module)
 for _ in range(20):  # crumbs of the first blocks lie between them until glibc's caches are full of such
-    faults()
-print(without, faults())
+    faults(module)
+kept = faults(module)
+larger = lambda: torch.ones(24_000_000)  # than what is kept, which serves others as well
+larger()
+outside = faults(larger)
+try:
+    module.train()()
+except KeyError:  # the setting is taken back all the same
+    print(without, kept, outside, faults(larger))
 """
     )
-    without, kept = map(int, faults.split())
+    without, kept, outside, after_error = map(int, faults.split())
     assert kept < 0.1 * without
+    assert min(outside, after_error) > 1.5 * without, "what is made elsewhere is handed back"
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("a library was opened"))
-    assert keep_large_blocks() is False
+    assert keep_memory_of(torch.nn.Identity()) is False
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")

@@ -14,7 +14,7 @@ from torch import Tensor
 from models import MattingOutput, Refiner, Routing, TSRMatte
 from utils.checkpoint import describe_error, load_checkpoint, load_weights
 from utils.errors import UserError
-from utils.memory import keep_large_blocks
+from utils.memory import keep_memory_of
 from utils.transforms import Preprocess, to_tensor
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
@@ -87,7 +87,7 @@ def newest_best(folder: Path) -> Path:
 def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Predictor:
     """Rebuilds the network from the description inside the checkpoint, strictly, without downloading anything.
 
-    On a CPU, the process keeps its memory from then on (`keep_large_blocks`).
+    On a CPU, the process keeps the memory of the coarse stage from then on (`keep_memory_of`).
 
     Args:
         path: A .pth of train.py's or an exported .pth or .safetensors.
@@ -116,10 +116,10 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
 def for_inference(network: TSRMatte, device: torch.device) -> TSRMatte:
     """The same network on a device, prepared to predict fast: its alphas differ by rounding only.
 
-    It is changed in place, and on a CPU the process keeps its memory from then on.
+    It is changed in place, and on a CPU the process keeps the memory of its coarse stage from then on.
     """
     if device.type == "cpu":
-        keep_large_blocks()
+        keep_memory_of(network.student)
     for module in network.modules():
         if hasattr(module, "fused_attn"):  # timm leaves the attention of Swin in steps, with all its scores in memory
             module.fused_attn = True

@@ -139,7 +139,7 @@ def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         path: The PNG.
         rows: Of tools.benchmark: preset, size ("WIDTHxHEIGHT"), precision, dense, seconds, device.
     """
-    figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     lines: dict[tuple, list[tuple[float, float]]] = {}
     for row in rows:
@@ -152,11 +152,10 @@ def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         label = f"{preset}, {precision}{', dense' if dense else ''}"
         style = {"ls": ":" if dense else "-", "marker": "o" if precision == "fp32" else "s", "ms": 4}
         axes.plot(*zip(*sorted(points), strict=True), label=label, color=colours.get(preset, REFERENCE), **style)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
+    for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
+        scale("log", base=2)
         _plain_numbers(axis)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _style(axes, f"seconds a photograph, {rows[0]['device']}", "megapixels")
     _write(path, figure)
 
