@@ -85,16 +85,16 @@ def test_a_zero_loss_term_is_drawn(tmp_path: Path) -> None:
 
 def preview(height: int, width: int, alpha: float = 1.0, refined: float = 0.75) -> Preview:
     rgb = np.full((height, width, 3), (200, 0, 0), np.uint8)
-    maps = [np.full((height, width), value, np.float32) for value in (alpha, 0.5, 0.25, refined)]
+    maps = [np.full((height, width), value, np.float32) for value in (alpha, 0.5, 0.05, refined)]
     return make_preview(rgb, *maps)
 
 
 def test_the_cells_of_a_preview() -> None:
     cells, sad = preview(40, 60)
-    rgb, true, coarse, error, refined, heat, on_green = cells
+    rgb, true, coarse, gain, refined, heat, on_green = cells  # the gain is shown four times as bright
     assert all(cell.dtype == np.uint8 and cell.shape[:2] == (40, 60) for cell in cells)
     assert rgb[0, 0].tolist() == [200, 0, 0]
-    assert [int(cell[0, 0]) for cell in (true, coarse, error, refined)] == [255, 128, 64, 191]
+    assert [int(cell[0, 0]) for cell in (true, coarse, gain, refined)] == [255, 128, 51, 191]
     assert sad == pytest.approx(0.25 * 2400 / 1000)
     assert heat.shape == (40, 60, 3)
     red, green, blue = on_green[0, 0].tolist()

@@ -26,14 +26,14 @@ class Prediction(NamedTuple):
     output: MattingOutput
 
     def pred_alpha(self, stage: str = "refined") -> np.ndarray:
-        """The alpha of a stage, "refined" or "coarse", or the expected "error": float32 (H, W) in [0, 1]."""
+        """The alpha of a stage, "refined" or "coarse", or the expected gain ("error"): float32 (H, W) in [0, 1]."""
         logits = getattr(self.output, f"{stage}_logits").float()
         return to_alpha(logits if logits.shape[-2:] == self.alpha.shape else enlarge(logits, self.alpha.shape))
 
     def preview(self) -> Preview:
         """A row of the preview picture."""
-        error = self.pred_alpha("error")
-        return make_preview(self.rgb, self.alpha, self.pred_alpha("coarse"), error, self.pred_alpha("refined"))
+        gain = self.pred_alpha("error")
+        return make_preview(self.rgb, self.alpha, self.pred_alpha("coarse"), gain, self.pred_alpha("refined"))
 
 
 def predictions(

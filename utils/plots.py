@@ -19,6 +19,7 @@ INK, GRID = "#333333", "#dddddd"
 COARSE, REFINED, REFERENCE = "#b8860b", "#1f6f8b", "#999999"
 GREEN = (40, 170, 90)  # what cut-outs are shown on
 CELL_PX = 480
+GAIN_SHOWN = 4  # times it is shown brighter: more than a quarter is seldom expected
 
 
 class Preview(NamedTuple):
@@ -29,7 +30,7 @@ class Preview(NamedTuple):
 
 
 def make_preview(
-    rgb: np.ndarray, alpha: np.ndarray, coarse_alpha: np.ndarray, error: np.ndarray, refined_alpha: np.ndarray
+    rgb: np.ndarray, alpha: np.ndarray, coarse_alpha: np.ndarray, gain: np.ndarray, refined_alpha: np.ndarray
 ) -> Preview:
     """Makes the cells of one picture.
 
@@ -37,12 +38,14 @@ def make_preview(
         rgb: uint8 (H, W, 3).
         alpha: Truth; this and the rest are float32 (H, W) in [0, 1].
         coarse_alpha: Of the coarse stage.
-        error: The expected probability that it is wrong.
+        gain: What refinement is expected to gain.
         refined_alpha: Of the refiner.
     """
     matte = refined_alpha[..., None]
     on_green = np.rint(matte * rgb + (1 - matte) * np.array(GREEN, np.float32)).astype(np.uint8)
-    true, coarse, expected, refined = (quantise(a) for a in (alpha, coarse_alpha, error, refined_alpha))
+    true, coarse, expected, refined = (
+        quantise(a) for a in (alpha, coarse_alpha, (GAIN_SHOWN * gain).clip(0, 1), refined_alpha)
+    )
     heat = error_heat(refined_alpha, alpha)
     cells = [shrink(cell, CELL_PX) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
     return Preview(cells, sad(refined_alpha, alpha))
@@ -100,14 +103,15 @@ def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constan
 
 
 def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
-    """Draws a row a picture: image, truth, coarse, expected error, refined, error, cut-out.
+    """Draws a row a picture: image, truth, coarse, expected gain, refined, error, cut-out.
 
     Args:
         path: The .png or .jpg.
         previews: What to draw.
         title: Written above.
     """
-    columns = ("image", "true alpha", "coarse alpha", "expected error", "refined alpha", "|refined - true|", "on green")
+    gain = f"expected gain x {GAIN_SHOWN}"
+    columns = ("image", "true alpha", "coarse alpha", gain, "refined alpha", "|refined - true|", "on green")
     figure = Figure(figsize=(2.0 * len(columns), 1.0), dpi=110)
     grid = [preview.cells for preview in previews]
     # Each row takes the height its pictures need, so that nothing is surrounded by white.
