@@ -32,6 +32,7 @@ def main() -> int:
             raise UserError(f"--output {path} exists and is not an export; choose another name")
         require_writable(path.parent, "--output")
     reference = load_model(checkpoint)
+    everything = reference.routing.everything()
     state = load_checkpoint(checkpoint)
     dtype = getattr(torch, config.dtype)
     weights = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state["model"].items()}
@@ -47,8 +48,8 @@ def main() -> int:
         # Refined everywhere: a patch that just passes the threshold in one and not in the other is no rounding error.
         differences = [
             np.abs(
-                predict_alpha(replace(exported, routing=exported.routing.everything()), rgb)
-                - predict_alpha(replace(reference, routing=exported.routing.everything()), rgb)
+                predict_alpha(replace(exported, routing=everything), rgb)
+                - predict_alpha(replace(reference, routing=everything), rgb)
             )
             for rgb in pictures
         ]

@@ -30,6 +30,7 @@ from utils.crops import to_crops
 from utils.datasets import AlphaDataset, EpochSampler, MattingDataset
 from utils.errors import UserError, run_script
 from utils.evaluation import evenly_spaced, predictions
+from utils.files import write_json
 from utils.inference import Predictor, autocast, select_device
 from utils.losses import MattingLoss
 from utils.metrics import sad
@@ -116,7 +117,7 @@ def main() -> int:
         save_checkpoint(path, {**self_description(config, preprocess), **learner.state(), **numbers})
 
     if not checkpoint:
-        folder.write_json("config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
+        write_json(folder.path / "config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
         write_problems(folder.path / "problems.csv", problems)
         save(folder.last, 0)  # from here on, --resume continues
     log = Table(folder.path / "log.csv", keep_up_to=step)
@@ -346,15 +347,11 @@ def build_network(config: Config, *, resuming: bool) -> TSRMatte:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
 
 
-def build_transform(config: Config, network: TSRMatte | None) -> TrainTransform:
+def build_transform(config: Config, network: TSRMatte) -> TrainTransform:
     """The augmentation; with squares at native resolution where there is a refiner to be trained on them."""
-    options = asdict(config.augment)
-    halo_px = 0
-    if network is None or network.refiner is None:
-        options["native_crops"] = 0
-    else:
-        halo_px = network.refiner.halo_px
-    return TrainTransform(config.data.image_size, halo_px=halo_px, dilate_px=config.data.dilate_px, **options)
+    options = {**asdict(config.augment), "dilate_px": config.data.dilate_px}
+    options |= {"native_crops": 0} if network.refiner is None else {"halo_px": network.refiner.halo_px}
+    return TrainTransform(config.data.image_size, **options)
 
 
 def make_loader(config: Config, dataset: MattingDataset, device: torch.device) -> DataLoader:
@@ -420,7 +417,7 @@ def fit_teacher(
 ) -> None:
     """Trains the teacher on the true mattes (never dilated ones), freezes it and keeps it in the run folder."""
     torch.manual_seed(config.run.seed + 2)
-    augmented = build_transform(replace(config, data=replace(config.data, dilate_px=0)), None)
+    augmented = TrainTransform(config.data.image_size, **asdict(config.augment))
     reading = {"seed": config.run.seed, "max_pixels": config.data.max_pixels}
     table = folder.path / "teacher.csv"
     table.unlink(missing_ok=True)  # of a teacher that was interrupted

@@ -92,14 +92,14 @@ def sample_logits(
     grid_y, grid_x = (place.float() for place in places)
     sides = grid_y.shape[1]
     grid = torch.stack([grid_x[:, None, :].expand(-1, sides, -1), grid_y[:, :, None].expand(-1, -1, sides)], dim=-1)
-    sources = logits.float() if len(logits) == 1 else logits.float()[index]
+    sources = logits.float()
+    if len(logits) == 1:  # one picture: its squares in one column, no copy of the logits for each
+        grid = grid.flatten(0, 1)[None]
+    else:
+        sources = sources[index]
     with torch.autocast(logits.device.type, enabled=False):
-        if len(logits) == 1:  # one picture: its squares in one column, no copy of the logits for each
-            column = F.grid_sample(
-                sources, grid.flatten(0, 1)[None], mode="bilinear", padding_mode="border", align_corners=False
-            )
-            return column.view(len(corner), 1, sides, sides)
-        return F.grid_sample(sources, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        sampled = F.grid_sample(sources, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.view(len(corner), 1, sides, sides)
 
 
 def sample_crops(logits: Tensor, crops: Crops, side_px: int, halo_px: int = 0) -> Tensor:

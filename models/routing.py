@@ -78,7 +78,8 @@ def choose_patches(
     works = [work(side) / dense_work for side in sides]  # in pixels of dense work
     pixels = _pixels(size, routing)
     errors = _expected_error(error_logits, size, pixels, routing)
-    chosen = [_choose_squares(_sums(each, sides), _sums(pixels, sides), works, routing) for each in errors]
+    areas = _sums(pixels, sides)
+    chosen = [_choose_squares(_sums(each, sides), areas, works, routing) for each in errors]
     patches = []
     for level, side in enumerate(sides):
         found = torch.cat([_corners(squares[level], b, side) for b, squares in enumerate(chosen)])
@@ -124,8 +125,13 @@ def _sums(cells: Tensor, sides: Sequence[int]) -> list[Tensor]:
     """Sums of (rows, columns) over the squares of each side, largest first."""
     levels = [cells]
     for _ in sides[1:]:
-        levels.append(4 * F.avg_pool2d(levels[-1][None], 2)[0])
+        levels.append(_sum_of_four(levels[-1]))
     return levels[::-1]
+
+
+def _sum_of_four(squares: Tensor) -> Tensor:
+    """(rows, columns) of squares to (rows / 2, columns / 2) of those twice as large."""
+    return 4 * F.avg_pool2d(squares[None], 2)[0]
 
 
 def _choose_squares(errors: list[Tensor], pixels: list[Tensor], works: list[float], routing: Routing) -> list[Tensor]:
@@ -212,7 +218,7 @@ def _best_squares(errors: list[Tensor], works: list[float], price: float, toll: 
     wholes: list[Tensor] = []
     for error, work in zip(reversed(errors), reversed(works), strict=True):  # smallest squares first
         value = error - price * work - toll
-        parts = torch.zeros_like(value) if not values else 4 * F.avg_pool2d(values[-1][None], 2)[0]
+        parts = _sum_of_four(values[-1]) if values else torch.zeros_like(value)
         wholes.append(value >= parts)  # parts are left out where they are worth less than nothing
         values.append(torch.maximum(value, parts))
     squares: list[Tensor] = []

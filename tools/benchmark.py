@@ -7,8 +7,6 @@ mattes of embedded pictures: high along their edges, as of a trained network, so
 photographs; or everything is (--dense). Each case has a process of its own, so that its peak of memory is its own.
 """
 
-import json
-import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -28,13 +26,14 @@ from models.patches import Patches
 from models.routing import choose_patches
 from utils.costs import Stopwatch, count_gflop, peak_gb
 from utils.errors import run_script
-from utils.files import require_writable, write_atomically
+from utils.files import require_writable, write_json
 from utils.inference import Predictor, for_inference, predict, select_device, to_alpha
 from utils.optim import count_parameters
 from utils.parallel import process_pool
 from utils.plots import save_costs
 from utils.progress import progress
-from utils.run_folder import commit, versions
+from utils.recall import total_work
+from utils.run_folder import provenance, versions
 from utils.synthetic import VAL_FIRST_INDEX, composite
 from utils.transforms import Preprocess
 
@@ -86,15 +85,7 @@ def main() -> int:
     cells = {heading: [form.format(row[key]) for row in rows] for key, (heading, form) in TABLE.items()}
     print(pd.DataFrame(cells).to_string(index=False))
     if config.out is not None:
-        text = json.dumps(
-            {
-                "command": shlex.join(["python", "-m", "tools.benchmark", *sys.argv[1:]]),
-                "commit": commit(),
-                "rows": rows,
-            },
-            indent=2,
-        )
-        write_atomically(config.out / "benchmark.json", lambda file: file.write(text.encode()))
+        write_json(config.out / "benchmark.json", {**provenance("tools.benchmark", sys.argv[1:]), "rows": rows})
         save_costs(config.out / "benchmark.png", rows)
         print(f"written: {config.out / 'benchmark.json'}, {config.out / 'benchmark.png'}")
     return 0
@@ -226,10 +217,8 @@ def refined_shares(predictor: Predictor, error_logits: Tensor, size: tuple[int, 
         sides = (torch.tensor(size) - patches.corner).clamp(max=patches.side_px)
         return int(sides.prod(dim=1).sum())
 
-    def work(patches: Sequence[Patches]) -> float:
-        return sum(refiner.work(each.side_px) * len(each.corner) for each in patches)
-
-    return sum(map(pixels, routed)) / (size[0] * size[1]), work(routed) / work(dense)
+    share = sum(map(pixels, routed)) / (size[0] * size[1])
+    return share, total_work(routed, refiner.work) / total_work(dense, refiner.work)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ at native resolution, and in the end each refines every held-out picture densely
 candidates differ in nothing but their design.
 """
 
-import json
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -27,13 +25,13 @@ from models.routing import choose_patches, refine_patches
 from utils.crops import to_crops
 from utils.datasets import EpochSampler, MattingDataset, Sample
 from utils.errors import UserError, run_script
-from utils.files import require_writable, write_atomically
+from utils.files import require_writable, write_json
 from utils.inference import Predictor, load_model, to_alpha
 from utils.losses import MattingLoss
 from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.progress import progress
-from utils.run_folder import commit, versions
+from utils.run_folder import provenance, versions
 from utils.scoring import mean_scores, score_image
 from utils.transforms import TrainTransform, to_tensor
 
@@ -71,10 +69,13 @@ def main() -> int:
     print(pd.DataFrame(rows).to_string(index=False))
     print(f"{about}; GFLOP: dense, in tiles of {predictor.routing.largest_px} px with their halo")
     if config.out is not None:
-        command = shlex.join(["python", "-m", "tools.study_cost", *sys.argv[1:]])
-        record = {"command": command, "commit": commit(), "about": about, **versions(predictor.device), "rows": rows}
-        text = json.dumps(record, indent=2)
-        write_atomically(config.out / "study_cost.json", lambda file: file.write(text.encode()))
+        record = {
+            **provenance("tools.study_cost", sys.argv[1:]),
+            "about": about,
+            **versions(predictor.device),
+            "rows": rows,
+        }
+        write_json(config.out / "study_cost.json", record)
         print(f"written: {config.out / 'study_cost.json'}")
     return 0
 

@@ -8,8 +8,6 @@ Native: the scores of refinement at full size, beside those of refinement at --r
 Pictures and true alphas are resized to each long side, by the area filter to smaller ones, by the cubic to larger ones.
 """
 
-import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,14 +23,14 @@ from models.patches import Patches
 from utils.boundary import edge_distance
 from utils.errors import UserError, run_script
 from utils.evaluation import evenly_spaced
-from utils.files import require_apart, require_writable, write_atomically
+from utils.files import require_apart, require_writable, write_json
 from utils.inference import newest_best
 from utils.metrics import matting
 from utils.names import shorten
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.progress import progress
 from utils.recall import THRESHOLDS, Recall, Refined, as_json, load_refiner, mean_row, refine, refinement_gain
-from utils.run_folder import commit, versions
+from utils.run_folder import provenance, versions
 from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink
 from utils.study_plots import Goal, Part, best_window, cut_part, save_native, save_part, save_recall
@@ -75,8 +73,7 @@ def main() -> int:
                     natives[side].show(pair.name, sized_rgb, sized_alpha, mattes, refined.own)
 
     content = {
-        "command": shlex.join(["python", "-m", "tools.study_refinement", *sys.argv[1:]]),
-        "commit": commit(),
+        **provenance("tools.study_refinement", sys.argv[1:]),
         **versions(predictor.device),
         "checkpoint": str(checkpoint),
         "rival": str(config.rival or checkpoint),
@@ -223,8 +220,7 @@ def write(
 ) -> list[Path]:
     """Writes study.json, recall.png and, where there is a native table, native.png and part.png."""
     paths = [folder / name for name in ("study.json", "recall.png", "native.png", "part.png")]
-    text = json.dumps(as_json(content), indent=2)
-    write_atomically(paths[0], lambda file: file.write(text.encode()))
+    write_json(paths[0], as_json(content))
     curves = {side: recall.curves() for side, recall in recalls.items()}
     own = {side: (summary["own"]["work"], summary["own"]["removed"]) for side, summary in content["recall"].items()}
     save_recall(paths[1], curves, own, GOALS, title)

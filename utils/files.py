@@ -1,13 +1,14 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from utils.errors import UserError
 
@@ -42,6 +43,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON types, indented, by `write_atomically`."""
+    text = json.dumps(content, indent=2)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def temporary_name() -> str:

@@ -79,7 +79,7 @@ def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constan
         loss_axes.set_ylim(low, 4 * high)  # room for the legend
         title = "dotted: learning rate; grey: smaller terms"
         loss_axes.legend(fontsize=7, frameon=False, title=title, title_fontsize=7, loc="upper right", ncols=2)
-    _style(loss_axes, "training loss (weighted terms)", "step")
+    style_axes(loss_axes, "training loss (weighted terms)", "step")
     epochs = validation["epoch"]
     if not validation["coarse_SAD"].equals(validation["SAD"]):  # a network without refiner has one curve
         sad_axes.plot(epochs, validation["coarse_SAD"], "o-", ms=3, lw=1.2, color=COARSE, label="coarse")
@@ -91,15 +91,15 @@ def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constan
     )  # fmt: skip
     sad_axes.set_ylim(0, 1.08 * max(constant_sad, validation[["SAD", "coarse_SAD"]].max().max()))
     sad_axes.legend(fontsize=7, frameon=False)
-    _style(sad_axes, "validation SAD (sum / 1000, whole image)", "epoch")
+    style_axes(sad_axes, "validation SAD (sum / 1000, whole image)", "epoch")
     error_axes.plot(epochs, 1000 * validation["MAD"], "o-", ms=3, lw=1.5, color=REFINED, label="MAD")
     error_axes.plot(epochs, 1000 * validation["MSE"], "o-", ms=3, lw=1.5, color="#8b3a62", label="MSE")
     error_axes.set_ylim(0)
     error_axes.legend(fontsize=7, frameon=False)
-    _style(error_axes, "validation MAD and MSE (x 1000, whole image)", "epoch")
+    style_axes(error_axes, "validation MAD and MSE (x 1000, whole image)", "epoch")
     for axes in (sad_axes, error_axes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
@@ -133,7 +133,7 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=8, color=INK, pad=3)
     figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -160,8 +160,8 @@ def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         scale("log", base=2)
         _plain_numbers(axis)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _style(axes, f"seconds a photograph, {rows[0]['device']}", "megapixels")
-    _write(path, figure)
+    style_axes(axes, f"seconds a photograph, {rows[0]['device']}", "megapixels")
+    write_figure(path, figure)
 
 
 def _plain_numbers(axis) -> None:
@@ -170,15 +170,18 @@ def _plain_numbers(axis) -> None:
     axis.set_minor_formatter("")
 
 
-def _style(axes, title: str, x_label: str) -> None:
+def style_axes(axes, title: str, x_label: str) -> None:
+    """The look that all plots share: small text, a faint grid behind what is drawn, no box."""
     axes.set_title(title, fontsize=9, color=INK)
     axes.set_xlabel(x_label, fontsize=8, color=INK)
     axes.tick_params(labelsize=7, colors=INK)
     axes.grid(color=GRID, lw=0.6)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _write(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes the figure in the format that the path's suffix says, all of it or nothing."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix("."))
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))

@@ -1,13 +1,12 @@
 """Results of an evaluation as files and text: metrics.json, per_image.csv, table.txt."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from utils.files import write_atomically
+from utils.files import write_atomically, write_json
 from utils.scoring import COLUMNS, Scores, band_table
 
 RESOLUTION = "ground truth's own"
@@ -61,8 +60,7 @@ class Result(NamedTuple):
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:
     """Writes metrics.json (an entry a set), per_image.csv (a row an image, `name` first) and table.txt."""
-    text = json.dumps({result.name: result.entry() for result in results}, indent=2)
-    write_atomically(folder / "metrics.json", lambda file: file.write(text.encode()))
+    write_json(folder / "metrics.json", {result.name: result.entry() for result in results})
     rows = [
         {"name": row["name"], "benchmark": result.name, **row} for result in results for row in result.scores.per_image
     ]

@@ -7,9 +7,10 @@ teacher.csv   reconstruction error an epoch      curves.png, previews/epoch_*.pn
 """
 
 import io
-import json
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,6 @@ class RunFolder:
                 f"--run-dir {path} is not empty ({foreign[0].name}) and holds no run; choose another folder"
             )
         require_writable(path, "--run-dir")  # now, not after the first epoch
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Writes a JSON file."""
-        text = json.dumps(content, indent=2)
-        write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
 
 class Table:
@@ -134,6 +130,11 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def provenance(tool: str, arguments: Sequence[str]) -> dict[str, str | None]:
+    """What a record of measurements begins with: the tool with the arguments it was given, and the commit."""
+    return {"command": shlex.join(["python", "-m", tool, *arguments]), "commit": commit()}
 
 
 def versions(device: torch.device) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Pictures of tools.study_refinement: recall against work, scores at native resolution, and a part of a picture."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,20 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from models.patches import Patches
-from utils.files import write_atomically
 from utils.images import quantise
 from utils.metrics import sad
+from utils.plots import COARSE, INK, REFERENCE, REFINED, style_axes, write_figure
 from utils.recall import Curve, covered
 from utils.shrinking import shrink, shrunk_size
 
-INK, GRID, WARM = "#333333", "#dddddd", "#ffc440"
+WARM = "#ffc440"
 MAP_STYLES = {
-    "router": {"color": "#1f6f8b", "lw": 2.2, "zorder": 4},
-    "oracle": {"color": "#999999", "lw": 1.4, "ls": "--"},
-    "softness": {"color": "#b8860b", "lw": 1.4},
+    "router": {"color": REFINED, "lw": 2.2, "zorder": 4},
+    "oracle": {"color": REFERENCE, "lw": 1.4, "ls": "--"},
+    "softness": {"color": COARSE, "lw": 1.4},
     "gradient": {"color": "#8b3a62", "lw": 1.4},
 }
-METHOD_COLOURS = ("#cfcfcf", "#b8860b", "#1f6f8b", "#7fb3c4")
+METHOD_COLOURS = ("#cfcfcf", COARSE, REFINED, "#7fb3c4")
 STEP_PX = 32  # between the windows that are compared
 
 
@@ -83,10 +82,10 @@ def save_recall(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.legend(fontsize=7, frameon=False, loc="lower right")
-        _style(axes, f"long side {long_side} px", "work, halos included, of dense refinement's")
+        style_axes(axes, f"long side {long_side} px", "work, halos included, of dense refinement's")
     panels[0].set_ylabel("removed error, of what dense refinement removes", fontsize=8, color=INK)
     figure.suptitle(title, fontsize=9, color=INK)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def save_native(path: Path, rows: Sequence[Mapping[str, Any]], scores: Mapping[str, str], title: str) -> None:
@@ -119,13 +118,13 @@ def save_native(path: Path, rows: Sequence[Mapping[str, Any]], scores: Mapping[s
                 )
         axes.set_xticks(np.arange(len(scores)), list(scores.values()))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        _style(axes, f"long side {side} px", "")
+        style_axes(axes, f"long side {side} px", "")
         axes.grid(visible=False, axis="x")
     panels[0].set_ylabel(f"of that of '{rows[0]['method']}'", fontsize=8, color=INK)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=9, color=INK)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 # ---------------------------------------------------------------------------------------------------- a square
@@ -254,19 +253,4 @@ def save_part(path: Path, part: Part) -> None:
         f"Right and below: the {side} x {side} px in the red frame, pixel for pixel. SAD: sum of |error| / 1000 in it."
     )
     figure.text(gap / width, foot / 2 / height, note, fontsize=10, color=INK, va="center")
-    _write(path, figure)
-
-
-def _style(axes, title: str, x_label: str) -> None:
-    axes.set_title(title, fontsize=9, color=INK)
-    axes.set_xlabel(x_label, fontsize=8, color=INK)
-    axes.tick_params(labelsize=7, colors=INK)
-    axes.grid(color=GRID, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _write(path: Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.removeprefix("."))
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_figure(path, figure)
