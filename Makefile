@@ -14,15 +14,16 @@ export GOMP_SPINCOUNT := 3000
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt Makefile
 	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or \
 	    sys.exit('error: Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt "pytest>=8" "ruff>=0.6" "pymatting>=1.1.13"
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt \
+	    "pytest>=8" "pytest-xdist>=3.5" "ruff>=0.6" "pymatting>=1.1.13" "tensorboard>=2.15"
 	touch $@
 
 demo: setup
-	$(PY) train.py demo --run-dir $(DEMO) $(if $(wildcard $(DEMO)/last.pth),--resume)
+	$(PY) train.py demo --run-dir $(DEMO) --auto-resume
 	$(PY) eval.py --checkpoint $(DEMO)/best.pth --data-root data/embedded --benchmarks Embedded --out $(DEMO)/scores \
 	    --overwrite
 	$(PY) predict.py $$(ls data/embedded/val/im/*.jpg | head -n 8) \
@@ -37,7 +38,7 @@ demo: setup
 # The tests' networks are too small for two threads to pay.
 test: export OMP_NUM_THREADS := 1
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(PY) -m ruff check .

@@ -7,6 +7,7 @@ A section is the keyword arguments of one callee, where its docstring says so. A
 import contextlib
 import difflib
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -19,6 +20,7 @@ import tyro
 Backbone = Literal["nano", "tiny", "small", "base", "base384", "large"]
 Precision = Literal["bf16", "fp16", "fp32"]
 OnBad = Literal["error", "skip"]
+Frozen = Literal["none", "encoder", "coarse", "refiner"]
 ForegroundMethod = Literal["multilevel", "blur-fusion"]
 Metric = Literal["SAD", "MSE", "MAD", "Grad", "Conn", "MAE", "F", "wF", "S", "E", "HCE", "mBA", "BIoU", "band"]
 T = TypeVar("T")
@@ -100,7 +102,7 @@ class LossConfig:
     coarse_weight: float = 1.0  # of all of these on the coarse logits
     refined_weight: float = 1.0  # of all of these on the refined logits
     alignment_weight: float = 0.5  # student features towards the teacher's
-    error_weight: float = 0.5  # where is the coarse alpha wrong: what routing reads
+    error_weight: float = 0.75  # what is refinement expected to gain: what routing reads; pooled crops count as 0
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,22 @@ class OptimConfig:
     """AdamW with warm-up and cosine decay, by step."""
 
     epochs: int = 100  # passes over the training set
-    batch_size: int = 8  # images that are in memory at once
-    accumulation_steps: int = 2  # batches an optimiser step; effective batch = batch_size x accumulation_steps
+    batch_size: int = 8  # images that are in a device's memory at once
+    # Batches an optimiser step, which all devices share: batch_size x accumulation_steps is the effective batch of any
+    # number of them.
+    accumulation_steps: int = 2
     learning_rate: float = 2e-4  # peak, of everything but the encoder
     backbone_learning_rate: float = 5e-5  # peak, of the encoder: it starts from ImageNet
     weight_decay: float = 0.05  # on matrices; never on biases, norms and position biases
     warmup_steps: int = 500  # from 0 to the peak
+    layer_decay: float = (
+        1.0  # factor on the encoder's learning rate from block to block, towards its input; 0.8 is usual
+    )
     clip_norm: float = 1.0  # largest gradient norm
+    max_dropped_steps: int = 20  # so many in a row that are not finite end the run; fp16 needs some to find its scale
+    ema_decay: float = 0.0  # of an average of the weights over the steps, which is then what predicts; 0: no average
+    freeze: Frozen = "none"  # what is not trained; encoder: the Swin, coarse: all but refiner and expected gain
+    patience: int | None = None  # validations without a new best that end the run; if not given, nothing does
 
 
 @dataclass(frozen=True)
@@ -171,6 +182,10 @@ class RunConfig:
 
     run_dir: Path = RUNS / "tsr"  # everything the run writes
     resume: bool = False  # continue the run in run_dir from its last checkpoint
+    auto_resume: bool = False  # the same if there is a run, else start it: one command for both, as job queues need
+    init_from: Path | None = None  # start from the weights of this checkpoint, of the same architecture
+    save_every: str = "15min"  # between checkpoints: minutes, or "500": steps; there is one after each validation, too
+    keep_epochs: int = 0  # newest epochs whose whole checkpoint is kept as epoch_NNN.pth, beside last, previous, best
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "bf16"  # of the networks' arithmetic; losses are always float32
     num_workers: int = 8  # processes that read and augment; changes nothing but the speed
@@ -178,6 +193,14 @@ class RunConfig:
     validate_every: int = 1  # epochs
     previews: int = 6  # validation pictures drawn after each validation
     log_every: int = 20  # steps between rows of log.csv; in between, the host never waits for the GPU
+    tensorboard: bool = False  # write the rows of log.csv and validation.csv to run_dir/events as well
+    checkpoint_activations: bool = False  # keep less of the encoder for the backward pass, and compute it again
+    compile: bool = False  # torch.compile the training step: minutes at the start, then faster on a GPU
+
+    def save_interval(self) -> tuple[float, float]:
+        """`save_every` as steps and seconds, one of which is infinite."""
+        number, minutes = re.fullmatch(r"([1-9]\d*)(min)?", self.save_every).groups()
+        return (inf, 60.0 * int(number)) if minutes else (int(number), inf)
 
 
 @dataclass(frozen=True)
@@ -208,6 +231,24 @@ class Config:
             raise ValueError(f"--refiner-width {model.refiner_width}: must be a multiple of 4")
         if model.decoder_width < 2 or model.decoder_width % 2:
             raise ValueError(f"--decoder-width {model.decoder_width}: must be even")
+        if run.resume and run.auto_resume:
+            raise ValueError("--resume and --auto-resume: give one of them")
+        if not re.fullmatch(r"[1-9]\d*(min)?", run.save_every):
+            raise ValueError(f"--save-every {run.save_every}: give steps, as 500, or minutes, as 15min")
+        if run.init_from is not None and model.backbone_weights is not None:
+            raise ValueError("--init-from holds the encoder's weights, too: leave out --backbone-weights")
+        if optim.freeze == "refiner" and not model.refiner:
+            raise ValueError("--freeze refiner has no effect without a refiner: leave it out, or add --refiner")
+        if optim.freeze == "coarse" and not model.refiner:
+            raise ValueError("--freeze coarse leaves nothing to train without a refiner: leave it out")
+        if optim.freeze == "coarse" and run.init_from is None:
+            raise ValueError("--freeze coarse keeps a coarse stage as it is: give the one to keep with --init-from")
+        if optim.freeze == "refiner" and run.init_from is None:
+            raise ValueError("--freeze refiner keeps a refiner as it is: give the one to keep with --init-from")
+        if optim.freeze == "coarse" and self.teacher.teacher != "none":
+            raise ValueError("--freeze coarse leaves the teacher without effect: add --teacher none")
+        if optim.freeze == "encoder" and not (model.pretrained or run.init_from):
+            raise ValueError("--freeze encoder keeps an untrained one with --no-pretrained: give --init-from")
         if self.teacher.teacher == "none" and self.teacher.teacher_checkpoint is not None:
             raise ValueError("--teacher none contradicts --teacher-checkpoint: give one of them")
         if not 0 < self.augment.crop_scale[0] <= self.augment.crop_scale[1] <= 1:
@@ -263,7 +304,10 @@ class Config:
                 f"--largest-px {self.routing.largest_px}: must be --patch-px {self.routing.patch_px} times 1, 2, 4 ..."
             )
         _require("at least 1", lambda v: v >= 1, self.teacher, "teacher_width")
-        _require("at least 1", lambda v: v >= 1, optim, "epochs", "batch_size", "accumulation_steps")
+        of_optim = ("epochs", "batch_size", "accumulation_steps", "max_dropped_steps", "patience")
+        _require("at least 1", lambda v: v >= 1, optim, *of_optim)
+        _require("above 0, at most 1", lambda v: 0 < v <= 1, optim, "layer_decay")
+        _require("from 0 to below 1", lambda v: 0 <= v < 1, optim, "ema_decay")
         _require("at least 1", lambda v: v >= 1, run, "validate_every", "log_every")
         _require("at least 1", lambda v: v >= 1, data, "max_pixels")
         _require("above 0", lambda v: 0 < v < inf, optim, "learning_rate", "clip_norm")
@@ -271,7 +315,7 @@ class Config:
         _require("0 or more", lambda v: 0 <= v < inf, optim, "backbone_learning_rate", "weight_decay", "warmup_steps")
         _require("0 or more", lambda v: 0 <= v < inf, self.loss, *(each.name for each in fields(self.loss)))
         _require("0 or more", lambda v: v >= 0, self.teacher, "teacher_epochs", "teacher_warmup_steps")
-        _require("0 or more", lambda v: v >= 0, run, "num_workers", "previews", "seed")
+        _require("0 or more", lambda v: v >= 0, run, "num_workers", "previews", "seed", "keep_epochs")
         _require("0 or more", lambda v: v >= 0, data, "dilate_px")
         _require("from 0 to 1", lambda v: 0 <= v <= 1, self.routing, "error_threshold", "refine_budget")
         shares = ("flip", "blur", "noise", "jpeg")
@@ -794,6 +838,21 @@ class BenchmarkConfig:
 
 
 # ---------------------------------------------------------------------------------------------------- command lines
+
+
+@dataclass(frozen=True)
+class CurvesConfig:
+    """tools/curves.py."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders
+    output: Path = Path("curves.png")  # .png or .jpg
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if not self.runs:
+            raise ValueError("RUN: name at least one run folder, such as checkpoints/demo")
+        if self.output.suffix not in {".png", ".jpg"}:
+            raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
 
 
 def parse_train(argv: list[str] | None = None) -> Config:

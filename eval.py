@@ -2,6 +2,7 @@
 
 python eval.py --checkpoint P --data-root D --benchmarks DIS-TE1 HRS10K --out R         'all': those that are there
 python eval.py --predictions DIR --ground-truth DIR [--trimaps DIR] --out R
+torchrun --nproc-per-node N eval.py ...                                 N processes share the images: the same numbers
 """
 
 import hashlib
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from config import RUNS, EvalConfig, parse_cli
-from utils.cases import BYTES_PER_PIXEL, Case, Method, Task, check_cases, read_photograph, score_case
+from utils.cases import BYTES_PER_PIXEL, Case, Method, Scored, Task, check_cases, read_photograph, score_case
+from utils.distributed import Processes, processes
 from utils.errors import UserError, printable, run_script
 from utils.files import remove_stale, require_apart, require_writable
 from utils.gallery import Gallery
@@ -62,37 +64,71 @@ def main() -> int:
     config = parse_cli(EvalConfig, prog="eval.py", description=__doc__)
     if config.out == Path():  # which an empty shell variable gives as well
         raise UserError("--out is empty or the current folder; name a folder for the results")
+    # Without a network nothing needs PyTorch, which takes seconds to import.
+    with processes(os.environ, config.device if config.predictions is None else None) as world:
+        return evaluate(config, world)
+
+
+def evaluate(config: EvalConfig, world: Processes) -> int:
+    """Scores what there is to score and writes the results; returns the exit status."""
+    benchmarks = world.first(lambda: find(config))
+    if config.predictions is None:
+        predictor, source = load(config, world)
+    else:
+        predictor, source = None, {"predictions": str(config.predictions), "ground_truth": str(config.ground_truth)}
+    workers = scoring_processes(config, benchmarks, world)
+    with open_book(config, source, world) as book, process_pool(workers) if workers else nullcontext() as pool:
+        scored = [score(config, benchmark, predictor, book, pool, world, ahead=2 * workers) for benchmark in benchmarks]
+        world.first(lambda: write(config, benchmarks, scored, source))
+    return 1 if any(benchmark.unusable for benchmark in benchmarks) else 0
+
+
+def find(config: EvalConfig) -> list[Benchmark]:
+    """What is to be scored, and that nothing is in the way of the results."""
     require_writable(config.out, "--out")
     if config.predictions is None:
         benchmarks = find_benchmarks(config)
-        predictor, source = load(config)
     else:
         of_models = ("data_root", "benchmarks", "device", "precision")
         if idle := [name for name in of_models if getattr(config, name) != getattr(EvalConfig, name)]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
             print(f"note: with --predictions no model runs: {flags} without effect")
         benchmarks = [find_mattes(config)]
-        predictor, source = None, {"predictions": str(config.predictions), "ground_truth": str(config.ground_truth)}
     refuse_inputs_as_output(config, benchmarks)
+    return benchmarks
+
+
+def open_book(config: EvalConfig, source: dict[str, str], world: Processes) -> Scorebook:
+    """Where this process writes its scores; the first one's also holds those of an interrupted evaluation."""
+    settings = decisive(config, source)
+
+    def open_own() -> Scorebook:
+        book = Scorebook(config.out, settings, resume=config.resume, overwrite=config.overwrite, rank=world.rank)
+        if world.is_first:
+            remove_stale(trimap_folder(config), recursive=True)
+        return book
+
+    return world.each(open_own, first_ahead=True)
+
+
+def write(
+    config: EvalConfig,
+    benchmarks: Sequence[Benchmark],
+    scored: Sequence[tuple[list[ImageScores], Gallery]],
+    source: dict[str, str],
+) -> None:
+    """Writes and prints the results."""
     results, sections = [], []
-    workers = scoring_processes(config, benchmarks)
-    with (
-        Scorebook(config.out, decisive(config, source), resume=config.resume, overwrite=config.overwrite) as book,
-        process_pool(workers) if workers else nullcontext() as pool,
-    ):
-        remove_stale(trimap_folder(config), recursive=True)
-        for benchmark in benchmarks:
-            scores, gallery = score(config, benchmark, predictor, book, pool, ahead=2 * workers)
-            result = summarise(config, benchmark, scores, source)
-            examples = [[Example(*each) for each in side] for side in (gallery.worst(), gallery.best())]
-            results.append(result)
-            sections.append(Section(result.name, result.entry(), result.scores.per_image, *examples))
-        write_results(config.out, results)
-        about = [f"{key}: {value}" for key, value in source.items()]
-        write_report(config.out / "report.html", sections, COLUMNS, about)
+    for benchmark, (scores, gallery) in zip(benchmarks, scored, strict=True):
+        result = summarise(config, benchmark, scores, source)
+        examples = [[Example(*each) for each in side] for side in (gallery.worst(), gallery.best())]
+        results.append(result)
+        sections.append(Section(result.name, result.entry(), result.scores.per_image, *examples))
+    write_results(config.out, results)
+    about = [f"{key}: {value}" for key, value in source.items()]
+    write_report(config.out / "report.html", sections, COLUMNS, about)
     print(score_table(results))
     print(f"written: {', '.join(str(config.out / name) for name in ('metrics.json', 'per_image.csv', 'report.html'))}")
-    return 1 if any(benchmark.unusable for benchmark in benchmarks) else 0
 
 
 def decisive(config: EvalConfig, source: dict[str, str]) -> dict[str, str]:
@@ -108,16 +144,18 @@ def decisive(config: EvalConfig, source: dict[str, str]) -> dict[str, str]:
     }
 
 
-def scoring_processes(config: EvalConfig, benchmarks: Sequence[Benchmark]) -> int:
-    """How many processes score; 0 for none but this one. If nobody says, no more than fit into the memory."""
-    images = sum(len(benchmark.cases) for benchmark in benchmarks)
+def scoring_processes(config: EvalConfig, benchmarks: Sequence[Benchmark], world: Processes) -> int:
+    """How many processes score for this one; 0: none but itself. If nobody says, no more than fit into the memory."""
+    images = math.ceil(sum(len(benchmark.cases) for benchmark in benchmarks) / world.size)
     if config.num_workers is not None:
         return min(config.num_workers, images)
-    workers = min(cpu_cores(), images)
+    workers = min(max(1, cpu_cores() // world.beside), images)
     each = BYTES_PER_PIXEL * max(benchmark.pixels for benchmark in benchmarks)
-    fitting = max(1, int(min(workers, free_memory() / each)))
+    fitting = max(1, int(min(workers, free_memory() / world.beside / each)))
     if fitting < workers:
-        print(f"note: {fitting} processes, not {workers}: an image takes {each / 1e9:.1f} GB; --num-workers overrules")
+        world.print(
+            f"note: {fitting} processes, not {workers}: an image takes {each / 1e9:.1f} GB; --num-workers overrules"
+        )
     return fitting
 
 
@@ -240,20 +278,26 @@ def checked(
     return Benchmark(name, cases, method, region, list(missing), problems, pixels)
 
 
-def load(config: EvalConfig) -> "tuple[Predictor, dict[str, str]]":
+def load(config: EvalConfig, world: Processes) -> "tuple[Predictor, dict[str, str]]":
     """The network, and what identifies it."""
     from utils.inference import load_model, newest_best, with_effort
 
-    checkpoint = config.checkpoint or newest_best(RUNS)
-    predictor = with_effort(load_model(checkpoint, config.device, config.precision), **asdict(config.effort))
-    with open(checkpoint, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
+    checkpoint = world.first(lambda: config.checkpoint or newest_best(RUNS))
+    predictor = world.each(
+        lambda: with_effort(load_model(checkpoint, str(world.device), config.precision), **asdict(config.effort))
+    )
+    digest = world.first(lambda: sha256(checkpoint))
+    world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     effort = {
         "refine_budget": f"{predictor.routing.refine_budget:g}",
         "max_patches": "no bound" if predictor.routing.max_patches is None else str(predictor.routing.max_patches),
     }
     return predictor, {"checkpoint": str(checkpoint), "sha256": digest, "precision": config.precision, **effort}
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ scoring
@@ -265,46 +309,68 @@ def score(
     predictor: "Predictor | None",
     book: Scorebook,
     pool: Executor | None,
+    world: Processes,
     *,
     ahead: int,
 ) -> tuple[list[ImageScores], Gallery]:
     """Scores what the book does not hold yet; while a process scores, the network is at the next image.
+
+    Of several processes each scores its share; all scores come together in the first one's book, and the first one
+    alone returns them all.
 
     Raises:
         UserError: An image turns out to be unusable, and --allow-missing was not given.
     """
     scores: dict[str, ImageScores] = {}
     gallery = Gallery(config.examples)
-    for case in benchmark.cases:
-        if (known := book.get(benchmark.name, case)) is not None:
-            scores[case.name], panels = known
-            gallery.add(scores[case.name].mad, case.name, panels)
-    if scores:
-        print(f"{printable(benchmark.name)}: {len(scores)} of {len(benchmark.cases)} images are scored already")
 
-    def score_all(cases: list[Case], limits: Callable[[], tuple[float, float]]) -> None:
+    def unscored() -> list[Case]:
+        for case in benchmark.cases:
+            if (known := book.get(benchmark.name, case)) is not None:
+                scores[case.name], panels = known
+                gallery.add(scores[case.name].mad, case.name, panels)
+        if scores:
+            print(f"{printable(benchmark.name)}: {len(scores)} of {len(benchmark.cases)} images are scored already")
+        return [case for case in benchmark.cases if case.name not in scores]
+
+    def show_if_extreme(scored: Scored) -> None:
+        if scored.panels is not None:
+            gallery.add(scored.scores.mad, scored.case.name, scored.panels)
+
+    def score_all(cases: Sequence[Case], limits: Callable[[], tuple[float, float]]) -> None:
+        share, mine = world.share(cases), []
         tasks = (
             Task(case, benchmark.method, prediction, trimap_file(config, benchmark, case), limits())
-            for case, prediction in zip(cases, predicted(cases, predictor, config.max_pixels), strict=True)
+            for case, prediction in zip(share, predicted(share, predictor, config.max_pixels), strict=True)
         )
         for scored in ordered_map(score_case, tasks, executor=pool, ahead=ahead):
-            name = scored.case.name
-            bar.update(name not in scores)
+            bar.update(scored.case.name not in scores)
             if isinstance(scored.scores, ImageScores):
                 book.add(benchmark.name, scored)
+                show_if_extreme(scored)
+            elif not config.allow_missing:
+                raise UserError(f"{scored.scores} (what is scored is kept: --resume continues)")
+            mine.append(scored)
+        shares = world.gather(mine)
+        for others in shares[1:] if world.is_first else ():
+            book.add(benchmark.name, *(each for each in others if isinstance(each.scores, ImageScores)))
+        for scored in world.interleave(shares):
+            name = scored.case.name
+            if isinstance(scored.scores, ImageScores):
                 scores[name] = scored.scores
-                if scored.panels is not None:
-                    gallery.add(scored.scores.mad, name, scored.panels)
-            elif config.allow_missing:
+                show_if_extreme(scored)
+            else:
                 benchmark.unusable[name] = str(scored.scores)
                 scores.pop(name, None)
-            else:
-                raise UserError(f"{scored.scores} ({len(scores)} images are scored: --resume continues)")
 
-    with progress(total=len(benchmark.cases), initial=len(scores), desc=printable(benchmark.name), unit="img") as bar:
-        score_all([case for case in benchmark.cases if case.name not in scores], gallery.limits)
+    todo = world.first(unscored)
+    total = len(scores) + len(world.share(todo))
+    title = printable(benchmark.name) + (f" (1 of {world.size} processes)" if world.size > 1 else "")
+    with progress(total=total, initial=len(scores), desc=title, unit="img", disable=not world.is_first) as bar:
+        score_all(todo, gallery.limits)
         # Known scores whose pictures were never made, since others were worse or better that are no more.
-        score_all([case for case in benchmark.cases if case.name in gallery.lacking()], lambda: (math.inf, -math.inf))
+        lacking = world.first(lambda: [case for case in benchmark.cases if case.name in gallery.lacking()])
+        score_all(lacking, lambda: (math.inf, -math.inf))
     return [scores[case.name] for case in benchmark.cases if case.name in scores], gallery
 
 

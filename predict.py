@@ -1,6 +1,7 @@
 """Predicts mattes: images, or folders of them, to alpha PNGs and RGBA cut-outs.
 
     python predict.py INPUT [INPUT ...] --checkpoint P --output DIR --save alpha cutout
+    torchrun --nproc-per-node N predict.py ...      N processes share the photographs: the same results
 
 The results of `folder/a/b.jpg` are `DIR/a/b_alpha.png` and `DIR/a/b_cutout.png`. Results that are already there are
 kept, so an interrupted run can simply be started again. A file that cannot be read is named at the end (status 1).
@@ -9,6 +10,7 @@ kept, so an interrupted run can simply be started again. A file that cannot be r
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from config import RUNS, PredictConfig, parse_cli
+from utils.distributed import Processes, processes
 from utils.errors import UserError, run_script
 from utils.files import require_writable
 from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
-from utils.inference import load_model, newest_best, predict_alpha, with_effort
+from utils.inference import Predictor, load_model, newest_best, predict_alpha, with_effort
 from utils.progress import progress
 
 
@@ -32,37 +35,64 @@ class Job(NamedTuple):
 
 def main() -> int:
     config = parse_cli(PredictConfig, prog="predict.py", description=__doc__)
+    with processes(os.environ, config.device) as world:
+        pending = world.first(lambda: find_pending(config))
+        if not pending:
+            return 0
+        predictor = load(config, world)
+        started = time.perf_counter()
+        outcomes = predict_all(config, predictor, world.share(pending), world)
+        failed = [error for error in world.interleave(world.gather(outcomes)) if error is not None]
+        if world.is_first:
+            report(config, len(pending), failed, time.perf_counter() - started)
+    return 1 if failed else 0
+
+
+def find_pending(config: PredictConfig) -> list[Job]:
+    """The photographs of which a result is not there yet; all of them with --overwrite."""
     jobs = plan(config)
     pending = [job for job in jobs if config.overwrite or not all(os.path.isfile(p) for p in job.targets.values())]
     if len(pending) < len(jobs):
         print(
             f"{len(jobs) - len(pending)} of {len(jobs)} are already in {config.output} (--overwrite makes them again)"
         )
-    if not pending:
-        return 0
-    checkpoint = config.checkpoint or newest_best(RUNS)
-    predictor = with_effort(load_model(checkpoint, config.device, config.precision), **asdict(config.effort))
-    require_writable(config.output, "--output")
-    print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
+    return pending
 
-    failed, started = [], time.perf_counter()
-    for job in progress(pending, desc="predict", unit="img"):
+
+def load(config: PredictConfig, world: Processes) -> Predictor:
+    """The network, in every process."""
+    checkpoint = world.first(lambda: config.checkpoint or newest_best(RUNS))
+    predictor = world.each(
+        lambda: with_effort(load_model(checkpoint, str(world.device), config.precision), **asdict(config.effort))
+    )
+    world.first(lambda: require_writable(config.output, "--output"))
+    world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
+    return predictor
+
+
+def predict_all(config: PredictConfig, predictor: Predictor, jobs: Sequence[Job], world: Processes) -> list[str | None]:
+    """Writes the results of jobs; returns why there are none of each, None where all is well."""
+    outcomes: list[str | None] = []
+    title = f"predict (1 of {world.size} processes)" if world.size > 1 else "predict"
+    for job in progress(jobs, desc=title, unit="img", disable=not world.is_first):
         try:
             rgb = read_rgb(job.source, max_pixels=config.max_pixels)
             alpha = predict_alpha(predictor, rgb)
             for kind, path in job.targets.items():
                 if config.overwrite or not os.path.isfile(path):
                     write_image(path, render(kind, rgb, alpha))
+            outcomes.append(None)
         except UserError as error:
-            failed.append(str(error))
-    seconds = time.perf_counter() - started
-    done = len(pending) - len(failed)
-    print(
-        f"{done} of {len(pending)} done in {seconds:.1f} s ({done / seconds:.2f} images/s); results in {config.output}"
-    )
+            outcomes.append(str(error))
+    return outcomes
+
+
+def report(config: PredictConfig, total: int, failed: Sequence[str], seconds: float) -> None:
+    """Prints how many photographs were done how fast, by all processes together, and names those that were not."""
+    done = total - len(failed)
+    print(f"{done} of {total} done in {seconds:.1f} s ({done / seconds:.2f} images/s); results in {config.output}")
     for message in failed:
         print(f"failed: {message}", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def render(kind: str, rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -2,349 +2,395 @@
 
 python train.py [PRESET] [--flag value ...]      presets: tsr (default), tsr-tiny, tsr-fast, tsr-large, baseline,
                                                  dilation, locator, demo (minutes on a CPU, embedded data)
-python train.py ... --resume                     continues the run in --run-dir
+python train.py ... --resume                     continues the run in --run-dir where it stopped, exactly
+torchrun --nproc-per-node 8 train.py ...         the same on 8 GPUs; on more machines, with torchrun's --nnodes
 """
 
-import hashlib
 import os
-import time
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import RUNS, Config, EmbeddedConfig, parse_train
-from models import FeatureAlignment, MaskTeacher, PretrainedWeightsError, Routing, TSRMatte
-from utils.backgrounds import NewBackgrounds, find_backgrounds, find_foregrounds
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.checks import cache_file, check_dataset, list_dataset, require_usable
+from models import Crops, FeatureAlignment, MaskTeacher, MattingOutput, PretrainedWeightsError, Routing, TSRMatte
+from utils.checkpoint import DamagedCheckpointError, describe_error, load_checkpoint, load_weights, save_checkpoint
+from utils.costs import peak_gb
 from utils.crops import to_crops
-from utils.datasets import AlphaDataset, EpochSampler, MattingDataset
+from utils.datasets import AlphaDataset, MattingDataset, Sample
+from utils.distributed import Processes, processes
 from utils.errors import UserError, run_script
 from utils.evaluation import evenly_spaced, predictions
-from utils.files import write_json
-from utils.inference import Predictor, autocast, select_device
+from utils.files import remove_file
+from utils.inference import Predictor, autocast
+from utils.interruption import Interruption
+from utils.learner import Learner, Objective
 from utils.losses import MattingLoss
 from utils.metrics import sad
-from utils.names import shorten
-from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
-from utils.pairs import NotFound, Pair, find_layout
+from utils.optim import by_depth, count_parameters, parameter_groups
+from utils.pairs import Pair, find_layout
+from utils.parallel import start_loader_process, start_method
 from utils.plots import Preview, save_curves, save_previews
-from utils.problems import Problem, write_problems
-from utils.progress import progress
+from utils.problems import write_problems
 from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
-from utils.scoring import DIFFERENCE_METRICS, Scores, mean_scores, score_image
+from utils.run_log import RunLog
+from utils.sampler import StepSampler
+from utils.scoring import DIFFERENCE_METRICS, ImageScores, Scores, mean_scores, score_image
+from utils.seeds import seed_number
 from utils.synthetic import has_embedded, write_embedded
-from utils.teaching import train_teacher
+from utils.teaching import AutoEncoder, Reconstruction, reconstruction_error
+from utils.trainer import Saving, Trainer
+from utils.training_set import TrainingSet, find_training_set
 from utils.transforms import EvalTransform, Preprocess, TrainTransform
 
 
 @dataclass
-class Learner:
-    """What a step changes, and what a checkpoint therefore keeps."""
+class Progress:
+    """How far a run is; its optimiser steps are the learner's to count.
 
-    network: TSRMatte
-    teacher: MaskTeacher | None
-    alignment: FeatureAlignment | None
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    Attributes:
+        epoch: Epochs done, their validation included.
+        best_sad: Lowest validation SAD.
+        since_best: Validations since then.
+    """
 
-    def state(self) -> dict[str, Any]:
-        """Everything of a checkpoint that is not a number or a description; the frozen teacher has its own file."""
-        return {
-            "model": self.network.state_dict(),
-            "alignment": {} if self.alignment is None else self.alignment.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+    epoch: int = 0
+    best_sad: float = float("inf")
+    since_best: int = 0
 
-    def restore(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Takes over what `state` gave."""
-        load_weights(self.network, checkpoint["model"], path)
-        if self.alignment is not None:
-            load_weights(self.alignment, checkpoint["alignment"], path)
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.scaler.load_state_dict(checkpoint["scaler"])
+    def note(self, val_sad: float) -> bool:
+        """Takes in a validation; whether it is the best so far, which a NaN never is."""
+        improved = val_sad < self.best_sad
+        self.best_sad = val_sad if improved else self.best_sad
+        self.since_best = 0 if improved else self.since_best + 1
+        return improved
+
+    def is_over(self, epochs: int, patience: int | None) -> bool:
+        """Whether nothing is left to do."""
+        return self.epoch >= epochs or (patience is not None and self.since_best >= patience)
+
+
+class Trained(nn.Module):
+    """All that has gradients, in one forward, so that they can be added up over processes as they come."""
+
+    def __init__(self, network: TSRMatte, alignment: FeatureAlignment | None):
+        super().__init__()
+        self.network, self.alignment = network, alignment
+
+    def forward(self, image: Tensor, crops: Crops | None) -> tuple[MattingOutput, tuple[Tensor, ...]]:
+        """Output of the network, and its features as the teacher has them."""
+        output = self.network(image, crops)
+        return output, () if self.alignment is None else self.alignment(output.features)
 
 
 def main() -> int:
     config = parse_train()
     cv2.setNumThreads(1)  # pictures are read in parallel; threads of OpenCV's own would compete, and survive no fork
+    with processes(os.environ, config.run.device) as world:
+        try:
+            return train(config, world)
+        except torch.OutOfMemoryError as error:
+            raise UserError(describe_lack_of_memory(config, world, error)) from error
+
+
+def train(config: Config, world: Processes) -> int:
+    """Starts a run, or finds the one that is to be continued."""
     run, optim = config.run, config.optim
-    device = select_device(run.device)
-    folder = RunFolder(run.run_dir, resume=run.resume)
-    checkpoint = load_checkpoint(folder.last) if run.resume else None
-    if checkpoint:
-        if "optimizer" not in checkpoint:
-            raise UserError(
-                f"--resume: {folder.last} is an export without the optimiser's state; it cannot be continued"
-            )
-        refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.last)
-        if checkpoint["epoch"] == optim.epochs:
-            print(f"{folder.last}: all {optim.epochs} epochs are done; the best checkpoint is {folder.best}")
-            return 0
-    train_pairs, val_pairs, problems = find_data(config)
-    backgrounds = find_new_backgrounds(config, train_pairs, val_pairs)
-
-    preprocess = Preprocess(image_size=config.data.image_size, keep_aspect=config.data.keep_aspect)
-    learner = build_learner(config, folder, device)
-    predictor = Predictor(learner.network, preprocess, Routing(**asdict(config.routing)), device, run.precision)
-    transform = build_transform(config, learner.network)
-    reading = {"seed": run.seed, "max_pixels": config.data.max_pixels}
-    loader = make_loader(config, MattingDataset(train_pairs, transform, backgrounds=backgrounds, **reading), device)
-    refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
-    matting_loss = MattingLoss(**asdict(replace(config.loss, refined_weight=refined_weight)))
-    steps_per_epoch = -(-len(loader) // optim.accumulation_steps)
-
-    first_epoch, step, best_sad, data = 0, 0, float("inf"), fingerprint(train_pairs, val_pairs, backgrounds)
-    if checkpoint:
-        if checkpoint["data"] != data:
+    refuse_idle_processes(config, world)
+    with world.first(lambda: RunFolder(run.run_dir, resume=run.resume, auto_resume=run.auto_resume)) as folder:
+        checkpoint = world.each(lambda: folder.load(world.print))
+        progress = Progress(**checkpoint["progress"]) if checkpoint else Progress()
+        if checkpoint:
+            world.each(lambda: refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.loaded))
+            if progress.is_over(optim.epochs, optim.patience):
+                world.print(f"{folder.loaded}: all is done; the best checkpoint is {folder.best}")
+                return 0
+        data = world.first(lambda: find_data(config))
+        if checkpoint and checkpoint["data"] != data.fingerprint:
             where = " and ".join(str(each) for each in (config.data.data_root, config.composition.backgrounds) if each)
-            raise UserError(f"--resume: {folder.last} was trained on other pictures than {where} holds")
-        learner.restore(checkpoint, folder.last)
-        first_epoch, step, best_sad = (checkpoint[key] for key in ("epoch", "step", "best_sad"))
+            world.fail(f"--resume: {folder.loaded} was trained on other pictures than {where} holds")
+        return finish(config, folder, checkpoint, progress, data, world)
 
-    def save(path: Path, epochs_done: int) -> None:
-        numbers = {"epoch": epochs_done, "step": step, "best_sad": best_sad, "data": data}
-        save_checkpoint(path, {**self_description(config, preprocess), **learner.state(), **numbers})
 
+def finish(
+    config: Config,
+    folder: RunFolder,
+    checkpoint: dict[str, Any] | None,
+    progress: Progress,
+    data: TrainingSet,
+    world: Processes,
+) -> int:
+    """Trains and validates, from wherever the run stands to its end."""
+    run, optim = config.run, config.optim
+    network = world.each(lambda: build_network(config, resuming=folder.resuming, tell=world.print)).to(world.device)
+    teacher = build_teacher(config, folder, world, begun=bool(checkpoint) and checkpoint["training"]["step"] > 0)
+    learner = build_learner(config, network, teacher, world)
+    if checkpoint:
+        learner.restore(checkpoint.pop("training"), checkpoint.pop("model"), folder.loaded)  # and lets go of them
+    predicting = network if learner.ema is None else learner.ema.module
+    preprocess = Preprocess(image_size=config.data.image_size, keep_aspect=config.data.keep_aspect)
+    predictor = Predictor(predicting, preprocess, Routing(**asdict(config.routing)), world.device, run.precision)
+    described = self_description(config, preprocess)
+
+    def save() -> None:
+        training = learner.state()  # of all processes
+        if world.is_first:
+            state = {"model": predicting.state_dict(), "training": training, "progress": asdict(progress)}
+            folder.save({**described, **state, "data": data.fingerprint})
+
+    def open_log() -> RunLog:
+        return RunLog(folder.path, step=learner.step, epoch=progress.epoch, tensorboard=run.tensorboard)
+
+    log = world.each(lambda: open_log() if world.is_first else None)
+    if world.is_first:
+        setting = {**versions(world.device), "processes": world.size}
+        command = shlex.join(["python", *sys.argv])
+        folder.record_start(described["config"], command=command, versions=setting, step=learner.step)
+        write_problems(folder.path / "problems.csv", data.problems)
     if not checkpoint:
-        write_json(folder.path / "config.json", {"config": to_json(asdict(config)), "versions": versions(device)})
-        write_problems(folder.path / "problems.csv", problems)
-        save(folder.last, 0)  # from here on, --resume continues
-    log = Table(folder.path / "log.csv", keep_up_to=step)
-    validation_log = Table(folder.path / "validation.csv", keep_up_to=step)
-    announce(config, device, learner, len(train_pairs), len(val_pairs), steps_per_epoch)
-    if learner.teacher is not None and not folder.teacher.exists():
-        fit_teacher(config, learner.teacher, train_pairs, val_pairs, folder, device)
-
-    for epoch in range(first_epoch, optim.epochs):
-        # Stochastic depth draws from this generator: a function of the epoch, so that a resumed epoch repeats it.
-        torch.manual_seed(run.seed * 1_000_003 + epoch)
-        loader.sampler.set_epoch(epoch)
-        total_steps = steps_per_epoch * optim.epochs
-        step = train_one_epoch(
-            config, learner, preprocess, loader, matting_loss, log, epoch=epoch, step=step, total_steps=total_steps
+        save()  # from here on, --resume continues
+    with Interruption() as interruption, nullcontext() if log is None else closing(log):
+        transform = build_transform(config, network)
+        reading = {"seed": run.seed, "max_pixels": config.data.max_pixels}
+        pictures = MattingDataset(data.train, transform, backgrounds=data.backgrounds, **reading)
+        trainer = Trainer(
+            learner=learner,
+            loader=make_loader(config, pictures, world),
+            objective=matting_objective(config, preprocess, teacher, world.device),
+            world=world,
+            title="epoch",
+            epochs=optim.epochs,
+            learning_rate=optim.learning_rate,
+            warmup_steps=optim.warmup_steps,
+            seed=run.seed,
+            log_every=run.log_every,
+            log=log and log.add_step,
+            save=save,
+            saving=Saving(*run.save_interval()),
+            interruption=interruption,
         )
-        if (epoch + 1) % run.validate_every == 0 or epoch + 1 == optim.epochs:
-            scores, coarse_sad, previews = validate(config, predictor, val_pairs)
-            val_sad = scores.mean["SAD"]
-            validation_log.append({"epoch": epoch + 1, "step": step, **scores.mean, "coarse_SAD": coarse_sad})
-            tqdm.write(
-                f"epoch {epoch + 1}: validation SAD {val_sad:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
-                f"{scores.constant_sad:.4f}), MSE {scores.mean['MSE']:.5f}, MAD {scores.mean['MAD']:.5f}"
-            )
-            draw(folder, epoch + 1, scores, previews)
-            if val_sad < best_sad:  # never true for a NaN
-                best_sad = val_sad
-                save(folder.best, epoch + 1)
-        save(folder.last, epoch + 1)
-    print(f"best validation SAD {best_sad:.4f}: {folder.best}")
-    print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
+        announce(config, network, teacher, trainer.sampler, data, world)
+        if teacher is not None and not folder.teacher.exists():
+            fit_teacher(config, teacher, data, folder, world, interruption)
+        while not progress.is_over(optim.epochs, optim.patience):
+            trainer.train_epoch(progress.epoch)
+            epoch, found = progress.epoch + 1, []
+            if epoch % run.validate_every == 0 or epoch == optim.epochs:
+                found = world.gather(validate(config, predictor, data.val, world, interruption))
+                trainer.save_and_stop_if_asked()  # what was found may not be whole
+                scores = mean_scores(world.interleave([share.scores for share in found]))
+                improved = progress.note(scores.mean["SAD"])
+                if world.is_first:
+                    record_validation(folder, log, epoch, learner.step, scores, found)
+                    if improved:
+                        state = {"model": predicting.state_dict(), "epoch": epoch, "scores": scores.mean}
+                        save_checkpoint(folder.best, {**described, **state})
+            progress.epoch = epoch
+            if found or run.keep_epochs:
+                save()
+                trainer.saving.done()
+                if world.is_first:
+                    folder.keep(epoch, run.keep_epochs)
+    if progress.epoch < optim.epochs:
+        world.print(f"stopped after epoch {progress.epoch}: {progress.since_best} validations without a new best")
+    world.print(f"best validation SAD {progress.best_sad:.4f}: {folder.best}")
+    world.print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
     return 0
 
 
-def train_one_epoch(
-    config: Config,
-    learner: Learner,
-    preprocess: Preprocess,
-    loader: DataLoader,
-    matting_loss: MattingLoss,
-    log: Table,
-    *,
-    epoch: int,
-    step: int,
-    total_steps: int,
-) -> int:
-    """One pass over the training set; returns the number of optimiser steps done so far in the run."""
-    optim, network, teacher = config.optim, learner.network, learner.teacher
-    device = next(network.parameters()).device
-    parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
-    network.train()
-    images = len(loader.dataset)
-    bar = progress(total=images, desc=f"epoch {epoch + 1}/{optim.epochs}", unit="img")
-    batches = iter(loader)
-    done, meter, gradients, started = 0, [], [], time.perf_counter()
-    while done < images:
-        factor = learning_rate_factor(step, warmup_steps=optim.warmup_steps, total_steps=total_steps)
-        set_learning_rate(learner.optimizer, factor)
-        group_images = min(optim.batch_size * optim.accumulation_steps, images - done)
-        names: list[str] = []
-        for batch in islice(batches, optim.accumulation_steps):  # the last group may be smaller, and is stepped too
-            rgb, alpha = (t.to(device, non_blocking=True) for t in (batch.rgb, batch.alpha))
-            image = preprocess.normalise(rgb)
-            crops, crop_alpha = to_crops(batch.crops, preprocess, device)
-            aligned = taught = ()
-            with autocast(device, config.run.precision):
-                output = network(image, crops)
-                if teacher is not None:
-                    aligned = learner.alignment(output.features)
-                    with torch.no_grad():
-                        taught = teacher(alpha)
-            terms = matting_loss(output, alpha, crops, crop_alpha, aligned, taught)
-            # Each image weighs the same in the step, whatever the size of its batch.
-            learner.scaler.scale(terms["total"] * (len(batch.name) / group_images)).backward()
-            meter.append((batch.name, {name: term.detach() for name, term in terms.items()}))
-            names += batch.name
-        learner.scaler.unscale_(learner.optimizer)
-        gradient_norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
-        if not learner.scaler.is_enabled():  # with it, an overflow is expected now and then, and the step left out
-            gradients.append((names, {"gradient_norm": gradient_norm.detach()}))
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
-        learner.optimizer.zero_grad(set_to_none=True)
-        step += 1
-        done += group_images
-        bar.update(group_images)
-        if step % config.run.log_every == 0 or done == images:  # the host waits for the device only here
-            means = mean_terms(meter) | mean_terms(gradients)
-            seconds, started = time.perf_counter() - started, time.perf_counter()
-            row = {
-                "step": step,
-                "epoch": epoch + 1,
-                "learning_rate": optim.learning_rate * factor,
-                "images_per_second": round(sum(len(names) for names, _ in meter) / seconds, 2),
-            }
-            log.append({**row, **means})
-            bar.set_postfix(loss=f"{means['total']:.4f}", lr=f"{row['learning_rate']:.2e}")
-            meter, gradients = [], []
-    bar.close()
-    return step
+def matting_objective(
+    config: Config, preprocess: Preprocess, teacher: MaskTeacher | None, device: torch.device
+) -> Objective:
+    """The loss of a batch of training samples."""
+    refined_weight = config.loss.refined_weight if config.model.refiner else 0.0
+    matting_loss = MattingLoss(**asdict(replace(config.loss, refined_weight=refined_weight)))
+
+    def objective(trained: nn.Module, batch: Sample) -> dict[str, Tensor]:
+        rgb, alpha = (each.to(device, non_blocking=True) for each in (batch.rgb, batch.alpha))
+        crops, crop_alpha = to_crops(batch.crops, preprocess, device)
+        with autocast(device, config.run.precision):
+            output, aligned = trained(preprocess.normalise(rgb), crops)
+            with torch.no_grad():
+                taught = () if teacher is None else teacher(alpha)
+        return matting_loss(output, alpha, crops, crop_alpha, aligned, taught)
+
+    return objective
 
 
-def mean_terms(meter: list[tuple[list[str], dict[str, torch.Tensor]]]) -> dict[str, float]:
-    """Means of the loss terms over some batches.
+class Validation(NamedTuple):
+    """What a process has found out about its share of the validation images."""
 
-    Raises:
-        UserError: A value is not finite; the message names the files of the first such batch.
-    """
-    if not meter:
-        return {}
-    names = list(meter[0][1])
-    values = torch.stack([torch.stack([terms[name] for name in names]) for _, terms in meter]).cpu()
-    for (files, _), row in zip(meter, values, strict=True):
-        if not torch.isfinite(row).all():
-            bad = ", ".join(name for name, value in zip(names, row, strict=True) if not torch.isfinite(value))
-            raise UserError(
-                f"training is not finite ({bad}) in the batch of {', '.join(files)}: look at these files, "
-                "lower --learning-rate or use --precision fp32"
-            )
-    return dict(zip(names, values.mean(0).tolist(), strict=True))
+    scores: list[ImageScores]
+    coarse_sads: list[float]
+    previews: list[Preview]
 
 
 @torch.inference_mode()
-def validate(config: Config, predictor: Predictor, pairs: list[Pair]) -> tuple[Scores, float, list[Preview]]:
-    """Scores at native resolution, with eval.py's code; also the coarse stage's SAD, and some pictures."""
+def validate(
+    config: Config, predictor: Predictor, pairs: list[Pair], world: Processes, interruption: Interruption
+) -> Validation:
+    """Scores this process' share at native resolution, with eval.py's code, until it is interrupted."""
     predictor.network.eval()
-    scores, coarse_sad, previews = [], [], []
+    found = Validation([], [], [])
     shown = {pair.name for pair in evenly_spaced(pairs, config.run.previews)}
-    read = predictions(
-        predictor, pairs, num_workers=config.run.num_workers, max_pixels=config.data.max_pixels, title="validate"
-    )
-    for item in read:
-        scores.append(score_image(item.name, item.pred_alpha(), item.alpha, metrics=DIFFERENCE_METRICS))
-        coarse_sad.append(sad(item.pred_alpha("coarse"), item.alpha))
+    reading = {"num_workers": config.run.num_workers, "max_pixels": config.data.max_pixels}
+    for item in predictions(predictor, world.share(pairs), **reading, title="validate", quiet=not world.is_first):
+        found.scores.append(score_image(item.name, item.pred_alpha(), item.alpha, metrics=DIFFERENCE_METRICS))
+        found.coarse_sads.append(sad(item.pred_alpha("coarse"), item.alpha))
         if item.name in shown:
-            previews.append(item.preview())
-    return mean_scores(scores), float(np.mean(coarse_sad)), previews
+            found.previews.append(item.preview())
+        if interruption.signal:
+            break
+    return found
+
+
+def record_validation(
+    folder: RunFolder, log: RunLog, epoch: int, step: int, scores: Scores, found: list[Validation]
+) -> None:
+    """A row of validation.csv, a line on the screen, the curves so far, and the pictures of this validation."""
+    coarse_sad = float(np.mean([each for share in found for each in share.coarse_sads]))
+    log.add_validation({"epoch": epoch, "step": step, **scores.mean, "coarse_SAD": coarse_sad})
+    mean = scores.mean
+    tqdm.write(
+        f"epoch {epoch}: validation SAD {mean['SAD']:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
+        f"{scores.constant_sad:.4f}), MSE {mean['MSE']:.5f}, MAD {mean['MAD']:.5f}"
+    )
+    tables = (pd.read_csv(folder.path / name) for name in ("log.csv", "validation.csv"))
+    save_curves(folder.path / "curves.png", *tables, scores.constant_sad)
+    if previews := [each for share in found for each in share.previews]:
+        title = f"validation after epoch {epoch}: SAD {mean['SAD']:.3f} over {len(scores.per_image)} images"
+        save_previews(folder.path / "previews" / f"epoch_{epoch:03d}.png", previews, title)
 
 
 # -------------------------------------------------------------------------------------------- before the first step
 
 
-def find_data(config: Config) -> tuple[list[Pair], list[Pair], list[Problem]]:
-    """Training and validation pairs, all files checked; the embedded data is made if it is not there.
+def refuse_idle_processes(config: Config, world: Processes) -> None:
+    """Each process needs an image of a step.
 
-    Returns:
-        The two, and what is wrong with files that are left out or doubtful.
+    Raises:
+        UserError: A step has fewer images than there are processes.
     """
-    data, layout = config.data, find_layout(config.data.dataset)
-    if layout.name == "Embedded" and not has_embedded(data.data_root):
+    optim = config.optim
+    if optim.batch_size * optim.accumulation_steps < world.size:
+        world.fail(
+            f"--batch-size {optim.batch_size} x --accumulation-steps {optim.accumulation_steps} are fewer images than "
+            f"the {world.size} processes that share them: raise --accumulation-steps"
+        )
+
+
+def find_data(config: Config) -> TrainingSet:
+    """The pictures, all files checked; the embedded data is made if it is not there. For one process."""
+    data = config.data
+    if find_layout(data.dataset).name == "Embedded" and not has_embedded(data.data_root):
         made = EmbeddedConfig()
         write_embedded(data.data_root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
-    held_out = "val"
-    try:
-        dataset = list_dataset(data.data_root, layout.name, ("train", held_out))
-    except NotFound as error:
-        if layout.name != "Custom":  # the others' layouts say themselves what to validate on
-            raise
-        held_out = "test"  # a composed set, say
-        try:
-            dataset = list_dataset(data.data_root, layout.name, ("train", held_out))
-        except NotFound:
-            raise error from None
-        print(f"note on {data.data_root}: no val/, so a best checkpoint is chosen on test/")
-    if layout.note:
-        print(f"note on {layout.name}: {layout.note}")
-    cache = cache_file(RUNS / ".data_checks", dataset.root)
-    check = check_dataset(dataset, max_pixels=data.max_pixels, cache=cache)
-    pairs = require_usable(check, data.on_bad)
-    if check.problems:
-        print(check.summary())
-    return pairs["train"], pairs[held_out], check.problems
+    found = find_training_set(
+        data.dataset,
+        data.data_root,
+        on_bad=data.on_bad,
+        max_pixels=data.max_pixels,
+        checks=RUNS / ".data_checks",
+        composition=asdict(config.composition),
+    )
+    for note in found.notes:
+        print(note)
+    return found
 
 
-def find_new_backgrounds(config: Config, train_pairs: list[Pair], val_pairs: list[Pair]) -> NewBackgrounds | None:
-    """What composes new pictures, if --backgrounds asks for it; all files found and checked."""
-    options, max_pixels = config.composition, config.data.max_pixels
-    if options.backgrounds is None:
-        return None
-    backgrounds = find_backgrounds(options.backgrounds, max_pixels=max_pixels)
-    taken = {os.path.realpath(pair.image) for pair in (*train_pairs, *val_pairs)}
-    if shared := [path.name for path in backgrounds if os.path.realpath(path) in taken]:
-        raise UserError(
-            f"--backgrounds {options.backgrounds}: {len(shared)} are images of the dataset ({shorten(shared)}), whose "
-            f"subjects would be taken for background; give photographs without a subject"
-        )
-    foregrounds: dict[str, Path] = {}
-    if options.foregrounds is not None:
-        foregrounds = find_foregrounds(options.foregrounds, train_pairs, max_pixels=max_pixels)
-    files = {"backgrounds": backgrounds, "foregrounds": foregrounds}
-    return NewBackgrounds(**{**asdict(options), **files}, max_pixels=max_pixels)
+def build_network(config: Config, *, resuming: bool, tell: Callable[[str], object] = print) -> TSRMatte:
+    """The network at its first step: from scratch, with ImageNet weights, or with those of --init-from.
 
-
-def fingerprint(train_pairs: list[Pair], val_pairs: list[Pair], backgrounds: NewBackgrounds | None) -> str:
-    """The names of all pictures as a short text: what a resume must find again, wherever it lies."""
-    names = [pair.name for pair in (*train_pairs, *val_pairs)]
-    if backgrounds is not None:
-        names += [path.name for path in backgrounds.backgrounds] + sorted(backgrounds.foregrounds)
-    digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
-    return f"{len(train_pairs)} + {len(val_pairs)} {digest[:16]}"
-
-
-def build_learner(config: Config, folder: RunFolder, device: torch.device) -> Learner:
-    """Networks and optimiser at step 0."""
-    run, optim = config.run, config.optim
-    torch.manual_seed(run.seed)
-    network = build_network(config, resuming=run.resume).to(device)
-    teacher = build_teacher(config, folder, device)
-    alignment = None
-    if teacher is not None:
-        alignment = FeatureAlignment(network.student.feature_channels, teacher.channels).to(device)
-    modules = {"backbone": network.student.encoder, "network": network, "alignment": alignment}
-    rates = {"backbone": optim.backbone_learning_rate, "network": optim.learning_rate, "alignment": optim.learning_rate}
-    optimizer = torch.optim.AdamW(parameter_groups(modules, rates, optim.weight_decay))
-    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    return Learner(network, teacher, alignment, optimizer, scaler)
-
-
-def build_network(config: Config, *, resuming: bool) -> TSRMatte:
-    """The network, with ImageNet weights unless a checkpoint will replace them anyway."""
+    Nothing is read or downloaded where a checkpoint will replace it anyway. What a user should know, `tell` gets.
+    """
+    run, init_from = config.run, None if resuming else config.run.init_from
     arguments = asdict(config.model)
-    if resuming:
+    if resuming or init_from:
         arguments |= {"pretrained": False, "backbone_weights": None}
+    torch.manual_seed(run.seed)
     try:
-        return TSRMatte(**arguments)
+        network = TSRMatte(**arguments)
     except PretrainedWeightsError as error:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
+    if init_from:
+        take_over(network, config, init_from, tell)
+    if network.refiner is None:  # no loss reaches what expects its gain: processes would wait for that gradient
+        network.student.error_head.requires_grad_(False)
+    if config.optim.freeze != "none":
+        network.freeze(config.optim.freeze)
+    if run.checkpoint_activations:
+        network.student.checkpoint_activations()
+    return network.to(memory_format=torch.channels_last)  # as Swin's feature maps are, and prediction's weights
+
+
+def take_over(network: TSRMatte, config: Config, path: Path, tell: Callable[[str], object]) -> None:
+    """Loads the weights of another run's checkpoint; one of the two may be without refiner, which is said.
+
+    Raises:
+        UserError: The checkpoint is of another architecture; the flags that differ are named.
+    """
+    saved = load_checkpoint(path, "--init-from")
+    if "network" not in saved:
+        raise UserError(f"{path}: holds a teacher; give --init-from the best.pth of its folder")
+    own = architecture(config)
+    of_refiner = (
+        {"refiner", "refiner_width", "refiner_blocks"} if saved["network"]["refiner"] != own["refiner"] else set()
+    )
+    differing = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in saved["network"].items()
+        if name not in {"drop_path_rate", *of_refiner} and own[name] != value
+    ]
+    if differing:
+        raise UserError(f"--init-from {path} is of another architecture: give {' '.join(differing)}")
+    weights = saved["model"]
+    if of_refiner and own["refiner"]:
+        weights = {**{f"refiner.{name}": each for name, each in network.refiner.state_dict().items()}, **weights}
+        tell(f"note: {path} has no refiner; it starts from scratch, the coarse stage from there")
+    elif of_refiner:
+        weights = {name: each for name, each in weights.items() if not name.startswith("refiner.")}
+        tell(f"note: the refiner of {path} is left out")
+    load_weights(network, weights, path)
+
+
+def build_learner(config: Config, network: TSRMatte, teacher: MaskTeacher | None, world: Processes) -> Learner:
+    """What is trained, with its optimiser, at step 0."""
+    run, optim = config.run, config.optim
+    alignment = None
+    if teacher is not None:
+        torch.manual_seed(seed_number("alignment", run.seed) % 2**63)
+        alignment = FeatureAlignment(network.student.feature_channels, teacher.channels).to(world.device)
+    blocks = by_depth(network.student.encoder)
+    rates = {
+        f"encoder {depth}": optim.backbone_learning_rate * optim.layer_decay ** (len(blocks) - 1 - depth)
+        for depth in range(len(blocks))
+    }
+    modules = {**dict(zip(rates, blocks, strict=True)), "network": network, "alignment": alignment}
+    rates |= {"network": optim.learning_rate, "alignment": optim.learning_rate}
+    learner = Learner(
+        Trained(network, alignment),
+        parameter_groups(modules, rates, optim.weight_decay),
+        world=world,
+        precision=run.precision,
+        clip_norm=optim.clip_norm,
+        max_dropped_steps=optim.max_dropped_steps,
+        averaged=network,
+        ema_decay=optim.ema_decay,
+    )
+    if run.compile:
+        network.compile()  # what training runs; prediction, whose sizes vary, stays as it is
+    return learner
 
 
 def build_transform(config: Config, network: TSRMatte) -> TrainTransform:
@@ -354,38 +400,50 @@ def build_transform(config: Config, network: TSRMatte) -> TrainTransform:
     return TrainTransform(config.data.image_size, **options)
 
 
-def make_loader(config: Config, dataset: MattingDataset, device: torch.device) -> DataLoader:
+def make_loader(config: Config, dataset: MattingDataset, world: Processes) -> DataLoader:
     """Batches of training samples; order and augmentation are functions of (seed, epoch, index)."""
-    run = config.run
-    return DataLoader(
-        dataset,
-        batch_size=config.optim.batch_size,
-        sampler=EpochSampler(len(dataset), seed=run.seed),
-        num_workers=run.num_workers,
-        persistent_workers=run.num_workers > 0,
-        pin_memory=device.type == "cuda",
+    optim = config.optim
+    sampler = StepSampler(
+        len(dataset),
+        seed=config.run.seed,
+        batch_size=optim.batch_size,
+        step_images=optim.batch_size * optim.accumulation_steps,
+        rank=world.rank,
+        world_size=world.size,
     )
+    return DataLoader(dataset, batch_sampler=sampler, **loading(config, world))
 
 
-def build_teacher(config: Config, folder: RunFolder, device: torch.device) -> MaskTeacher | None:
-    """The frozen teacher: of this or another run, from ImageNet (swin), or yet to be trained."""
+def loading(config: Config, world: Processes) -> dict[str, Any]:
+    """How a loader reads: in processes that hold nothing of this one's, least of all the lock on the run folder."""
+    workers = config.run.num_workers
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "multiprocessing_context": start_method() if workers else None,
+        "worker_init_fn": start_loader_process,
+        "pin_memory": world.device.type == "cuda",
+        "generator": torch.Generator(),  # not the global one, of which a resume would draw once more
+    }
+
+
+def build_teacher(config: Config, folder: RunFolder, world: Processes, *, begun: bool) -> MaskTeacher | None:
+    """The frozen teacher: of this or another run, from ImageNet (swin), or yet to be trained.
+
+    Raises:
+        UserError: The student has learnt from a teacher that is no longer there.
+    """
     kind, model = config.teacher.teacher, config.model
     if kind == "none":
         return None
+    if begun and not folder.teacher.exists():
+        world.fail(f"--resume: {folder.teacher} is gone, which the run has learnt from: put it back, or start anew")
     torch.manual_seed(config.run.seed + 1)  # the same teacher, however the network before it was made
     source = folder.teacher if folder.teacher.exists() else config.teacher.teacher_checkpoint
+    keep: dict[str, Any] | None = None
     if source is not None:
-        saved = load_checkpoint(source, "--teacher-checkpoint")
-        if "teacher" not in saved:
-            raise UserError(f"{source}: not a teacher; give --teacher-checkpoint the teacher.pth of a run")
-        if saved["teacher"]["kind"] != kind:
-            raise UserError(
-                f"{source}: a teacher of kind {saved['teacher']['kind']}, which contradicts --teacher {kind}"
-            )
-        teacher = MaskTeacher(**saved["teacher"])
-        load_weights(teacher, saved["model"], source)
-        if source != folder.teacher:
-            save_checkpoint(folder.teacher, saved)
+        teacher, saved = world.each(lambda: load_teacher(source, kind))
+        keep = saved if source != folder.teacher else None
     else:
         weights = {"pretrained": model.pretrained, "backbone_weights": model.backbone_weights} if kind == "swin" else {}
         try:
@@ -393,8 +451,24 @@ def build_teacher(config: Config, folder: RunFolder, device: torch.device) -> Ma
         except PretrainedWeightsError as error:
             raise UserError(f"{error}; give --backbone-weights FILE, or --teacher cnn") from error
         if weights.get("pretrained"):  # it has learnt to see already
-            save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})
-    return teacher.eval().requires_grad_(False).to(device)
+            keep = {"teacher": teacher_arguments(config), "model": teacher.state_dict()}
+    world.gather(None)  # all have looked for the file before it is written
+    if keep and world.is_first:
+        save_checkpoint(folder.teacher, keep)
+    world.gather(None)  # and it is there when they look again
+    return teacher.eval().requires_grad_(False).to(world.device)
+
+
+def load_teacher(path: Path, kind: str) -> tuple[MaskTeacher, dict[str, Any]]:
+    """The teacher in a file, which has to be of this kind, and all that the file holds."""
+    saved = load_checkpoint(path, "--teacher-checkpoint")
+    if "teacher" not in saved:
+        raise UserError(f"{path}: not a teacher; give --teacher-checkpoint the teacher.pth of a run")
+    if saved["teacher"]["kind"] != kind:
+        raise UserError(f"{path}: a teacher of kind {saved['teacher']['kind']}, which contradicts --teacher {kind}")
+    teacher = MaskTeacher(**saved["teacher"])
+    load_weights(teacher, saved["model"], path)
+    return teacher, saved
 
 
 def teacher_arguments(config: Config) -> dict[str, Any]:
@@ -410,75 +484,132 @@ def teacher_arguments(config: Config) -> dict[str, Any]:
 def fit_teacher(
     config: Config,
     teacher: MaskTeacher,
-    train_pairs: list[Pair],
-    val_pairs: list[Pair],
+    data: TrainingSet,
     folder: RunFolder,
-    device: torch.device,
+    world: Processes,
+    interruption: Interruption,
 ) -> None:
     """Trains the teacher on the true mattes (never dilated ones), freezes it and keeps it in the run folder."""
-    torch.manual_seed(config.run.seed + 2)
-    augmented = TrainTransform(config.data.image_size, **asdict(config.augment))
-    reading = {"seed": config.run.seed, "max_pixels": config.data.max_pixels}
-    table = folder.path / "teacher.csv"
-    table.unlink(missing_ok=True)  # of a teacher that was interrupted
-    train_teacher(
-        teacher.requires_grad_(True),
-        make_loader(config, AlphaDataset(train_pairs, augmented, **reading), device),
-        make_loader(config, AlphaDataset(val_pairs, EvalTransform(config.data.image_size), **reading), device),
-        width=config.teacher.teacher_width,
-        epochs=config.teacher.teacher_epochs,
-        learning_rate=config.teacher.teacher_learning_rate,
-        warmup_steps=config.teacher.teacher_warmup_steps,
+    options, run, device = config.teacher, config.run, world.device
+    torch.manual_seed(run.seed + 2)
+    auto_encoder = AutoEncoder(teacher.requires_grad_(True), options.teacher_width).to(device)
+    rates = {"auto-encoder": options.teacher_learning_rate}
+    learner = Learner(
+        auto_encoder,
+        parameter_groups({"auto-encoder": auto_encoder}, rates, weight_decay=0.01),
+        world=world,
+        precision=run.precision,
         clip_norm=config.optim.clip_norm,
-        device=device,
-        precision=config.run.precision,
-        log=Table(table).append,
+        max_dropped_steps=config.optim.max_dropped_steps,
     )
+    epochs_done = 0
+    if folder.teacher_training.exists():
+        try:
+            saved = load_checkpoint(folder.teacher_training)
+            learner.restore(saved["training"], {}, folder.teacher_training)
+            epochs_done = saved["epoch"]
+        except DamagedCheckpointError as error:
+            world.print(f"{error}; the teacher is trained from its beginning")
+
+    def save() -> None:
+        training = learner.state()
+        if world.is_first:
+            state = {"model": teacher.state_dict(), "training": training, "epoch": epochs_done}
+            save_checkpoint(folder.teacher_training, state)
+
+    reading = {"seed": run.seed, "max_pixels": config.data.max_pixels}
+    transforms = TrainTransform(config.data.image_size, **asdict(config.augment)), EvalTransform(config.data.image_size)
+    training_mattes = AlphaDataset(data.train, transforms[0], **reading)
+    own_held_out = AlphaDataset(world.share(data.val), transforms[1], **reading)
+    trainer = Trainer(
+        learner=learner,
+        loader=make_loader(config, training_mattes, world),
+        objective=Reconstruction(device, run.precision),
+        world=world,
+        title="teacher",
+        epochs=options.teacher_epochs,
+        learning_rate=options.teacher_learning_rate,
+        warmup_steps=options.teacher_warmup_steps,
+        seed=run.seed,
+        log_every=run.log_every,
+        log=None,
+        save=save,
+        saving=Saving(*run.save_interval()),
+        interruption=interruption,
+    )
+    held_out = DataLoader(own_held_out, batch_size=config.optim.batch_size, **loading(config, world))
+    table = Table(folder.path / "teacher.csv", keep_up_to={"epoch": epochs_done}) if world.is_first else None
+    while epochs_done < options.teacher_epochs:
+        trainer.train_epoch(epochs_done)
+        auto_encoder.eval()
+        error = reconstruction_error(auto_encoder, held_out, world)
+        epochs_done += 1
+        if world.is_first:
+            tqdm.write(
+                f"teacher epoch {epochs_done}: reconstruction MAD {error:.5f} on {len(data.val)} held-out mattes"
+            )
+            table.append({"epoch": epochs_done, "step": learner.step, "reconstruction_MAD": error})
+        save()
+        trainer.save_and_stop_if_asked()
     teacher.eval().requires_grad_(False)
-    save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})
+    if world.is_first:
+        save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})
+        remove_file(folder.teacher_training)
+
+
+def architecture(config: Config) -> dict[str, Any]:
+    """What TSRMatte is rebuilt from."""
+    return {k: v for k, v in asdict(config.model).items() if k not in {"pretrained", "backbone_weights"}}
 
 
 def self_description(config: Config, preprocess: Preprocess) -> dict[str, Any]:
     """What a checkpoint needs to rebuild the network and feed it, as JSON types."""
-    network = {k: v for k, v in asdict(config.model).items() if k not in {"pretrained", "backbone_weights"}}
-    return to_json(
-        {
-            "config": asdict(config),
-            "network": network,
-            "preprocess": asdict(preprocess),
-            "routing": asdict(config.routing),
-        }
-    )
+    described = {
+        "config": asdict(config),
+        "network": architecture(config),
+        "preprocess": asdict(preprocess),
+        "routing": asdict(config.routing),
+    }
+    return to_json(described)
 
 
 def announce(
-    config: Config, device: torch.device, learner: Learner, train_images: int, val_images: int, steps_per_epoch: int
+    config: Config,
+    network: TSRMatte,
+    teacher: MaskTeacher | None,
+    sampler: StepSampler,
+    data: TrainingSet,
+    world: Processes,
 ) -> None:
     """Prints, once, what is going to happen."""
-    data, model, optim, run = config.data, config.model, config.optim, config.run
-    network, teacher = learner.network, learner.teacher
+    model, optim, run = config.model, config.optim, config.run
     encoder, student = count_parameters(network.student.encoder), count_parameters(network.student)
-    batch = optim.batch_size * optim.accumulation_steps
-    for line in (
-        f"preset {config.preset}: {data.dataset} at {data.data_root}, {train_images} training and {val_images} "
-        f"validation images, {data.image_size} px",
+    fixed = sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad)
+    shared = f"; {world.size} processes share it, {max(sampler.batches(0))} at a time each" if world.size > 1 else ""
+    lines = (
+        f"preset {config.preset}: {config.data.dataset} at {config.data.data_root}, {len(data.train)} training and "
+        f"{len(data.val)} validation images, {config.data.image_size} px",
         f"parameters: encoder ({model.backbone}) {encoder:,}, decoder {student - encoder:,}, refiner "
-        f"{count_parameters(network.refiner):,}; teacher ({config.teacher.teacher}) {count_parameters(teacher):,}",
-        f"effective batch {optim.batch_size} x {optim.accumulation_steps} = {batch}, learning rate "
-        f"{optim.learning_rate:g} (encoder {optim.backbone_learning_rate:g}), {optim.epochs} epochs of "
-        f"{steps_per_epoch} steps",
-        f"device {device}, {run.precision}; run folder {run.run_dir}",
-    ):
-        print(line)
+        f"{count_parameters(network.refiner):,}; teacher ({config.teacher.teacher}) {count_parameters(teacher):,}"
+        + (f"; {fixed:,} of them frozen ({optim.freeze})" if optim.freeze != "none" else ""),
+        f"effective batch {optim.batch_size} x {optim.accumulation_steps} = {sampler.step_images}{shared}, learning "
+        f"rate {optim.learning_rate:g} (encoder {optim.backbone_learning_rate:g}), {optim.epochs} epochs of "
+        f"{sampler.steps} steps",
+        f"device {world.device}, {run.precision}; run folder {run.run_dir}",
+    )
+    for line in lines:
+        world.print(line)
 
 
-def draw(folder: RunFolder, epoch: int, scores: Scores, previews: list[Preview]) -> None:
-    """Curves so far, and the pictures of this validation."""
-    tables = (pd.read_csv(folder.path / name) for name in ("log.csv", "validation.csv"))
-    save_curves(folder.path / "curves.png", *tables, scores.constant_sad)
-    if previews:
-        title = f"validation after epoch {epoch}: SAD {scores.mean['SAD']:.3f} over {len(scores.per_image)} images"
-        save_previews(folder.path / "previews" / f"epoch_{epoch:03d}.png", previews, title)
+def describe_lack_of_memory(config: Config, world: Processes, error: torch.OutOfMemoryError) -> str:
+    """One line that says what helps."""
+    optim = config.optim
+    return (
+        f"out of memory on {world.device} (peak {peak_gb(world.device):.1f} GB; {describe_error(error)}): lower "
+        f"--batch-size {optim.batch_size} and raise --accumulation-steps {optim.accumulation_steps} by as much, which "
+        f"gives the same steps; or add --checkpoint-activations, use --precision bf16, or lower --native-crops or "
+        f"--image-size"
+    )
 
 
 if __name__ == "__main__":

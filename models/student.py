@@ -10,9 +10,12 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import set_reentrant_ckpt
+from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
 from models.layers import UpFuse, conv_norm_act, pad_to_multiple
+from models.patches import enlarge
 
 # Name on our command line -> (timm model, changes to it). `nano` is our own width: tests and the demo, on a CPU.
 BACKBONES: dict[str, tuple[str, dict]] = {
@@ -137,7 +140,10 @@ class Student(nn.Module):
         # Swin sees nothing finer than stride 4: a light convolution brings edges at stride 2 to the head.
         self.stem = conv_norm_act(3, width // 2, stride=2) if coarse_stride == 2 else None
         joined = width if self.stem is None else width + width // 2
-        self.head = nn.Sequential(conv_norm_act(joined, width // 2), nn.Conv2d(width // 2, 2, 1))
+        self.head = conv_norm_act(joined, width // 2)
+        # Two convolutions, so that what is expected of the refiner can be learnt while the alpha stays as it is.
+        self.alpha_head = nn.Conv2d(width // 2, 1, 1)
+        self.error_head = nn.Conv2d(width // 2, 1, 1)
         self.feature_channels = (2 * width, 4 * width)  # of the features at strides 8 and 16
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -152,16 +158,29 @@ class Student(nn.Module):
         """
         height, width = image.shape[-2:]
         image = pad_to_multiple(image, STRIDE)
+        padded = (image.shape[-2], image.shape[-1])
         f4, f8, f16, f32 = (f.permute(0, 3, 1, 2) for f in self.encoder(image))  # NHWC to NCHW
         d16 = self.up16(self.bridge(f32), self.lateral16(f16))
         d8 = self.up8(d16, self.lateral8(f8))
         d4 = self.up4(d8, self.lateral4(f4))
         if self.stem is None:
-            logits = self.head(d4)  # (B, 2, H/4, W/4)
+            x = self.head(d4)  # (B, width / 2, H/4, W/4)
         else:
             s2 = self.stem(image)
             d2 = F.interpolate(d4, size=s2.shape[-2:], mode="bilinear", align_corners=False)
-            logits = self.head(torch.cat([d2, s2], dim=1))  # (B, 2, H/2, W/2)
-        logits = F.interpolate(logits.float(), size=image.shape[-2:], mode="bilinear", align_corners=False)
-        coarse_logits, error_logits = logits[..., :height, :width].split(1, dim=1)
+            x = self.head(torch.cat([d2, s2], dim=1))  # (B, width / 2, H/2, W/2)
+        coarse_logits, error_logits = (
+            enlarge(head(x).float(), padded)[..., :height, :width] for head in (self.alpha_head, self.error_head)
+        )
         return coarse_logits, error_logits, (d8, d16)
+
+    def checkpoint_activations(self) -> None:
+        """From now on training keeps only the inputs of the encoder's blocks and computes the rest again for backward.
+
+        Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. The gradients stay the same, bit by bit:
+        stochastic depth draws the same numbers again. A third more work of the encoder; no effect without gradients.
+        """
+        set_reentrant_ckpt(False)  # whatever TIMM_REENTRANT_CKPT says: the older kind hides its graph from DDP
+        for stage in self.encoder.values():
+            if isinstance(stage, SwinTransformerStage):
+                stage.grad_checkpointing = True

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -72,6 +72,38 @@ class TSRMatte(nn.Module):
             backbone_weights=backbone_weights,
         )
         self.refiner = Refiner(refiner_width, refiner_blocks) if refiner else None
+        self._frozen: list[nn.Module] = []  # in a list, they are no submodules twice
+
+    def freeze(self, part: str) -> None:
+        """Excludes a part from training: no gradients, and no stochastic depth, after `train()` either.
+
+        Args:
+            part: "encoder"; "coarse", all of the student but its error head, whose target is what the refiner gains
+                and changes with it (the stage of Xu et al., "Deep Image Matting", CVPR 2017, that trains the refiner
+                alone); or "refiner". Parts add up over calls.
+
+        Raises:
+            ValueError: There is no such part.
+        """
+        if part == "encoder":
+            frozen = [self.student.encoder]
+        elif part == "coarse":
+            frozen = [module for module in self.student.children() if module is not self.student.error_head]
+        elif part == "refiner" and self.refiner is not None:
+            frozen = [self.refiner]
+        else:
+            parts = "'encoder' or 'coarse'" if self.refiner is None else "'encoder', 'coarse' or 'refiner'"
+            raise ValueError(f"cannot freeze {part!r}; choose {parts}")
+        for module in frozen:
+            module.requires_grad_(False).eval()
+        self._frozen += frozen
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but frozen parts stay in eval mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, image: Tensor, crops: Crops | None = None) -> MattingOutput:
         """Whole image to coarse logits; with crops of it at native resolution, these refined as well: for training.

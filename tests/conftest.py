@@ -54,9 +54,10 @@ def build_network(seed: int = 0, **changes: Any) -> TSRMatte:
     torch.manual_seed(seed)
     network = TSRMatte(**{**NETWORK, **changes}).eval()
     with torch.no_grad():
-        last = network.student.head[-1]
-        last.weight.mul_(4)  # as initialised, all logits are close to 0
-        last.bias.copy_(torch.tensor([1.8, -3.5]))  # alpha; error: some patches are routed, most are not
+        # As initialised, all logits are close to 0. Some patches are routed, most are not.
+        for head, scale, bias in ((network.student.alpha_head, 4, 1.8), (network.student.error_head, 8, 0.0)):
+            head.weight.mul_(scale)
+            head.bias.fill_(bias)
         if network.refiner is not None:
             torch.nn.init.normal_(network.refiner.last.weight, std=0.3)
             network.refiner.last.bias.fill_(0.4)

@@ -11,10 +11,11 @@ import torch
 from tests.test_transforms import MOVES, NATIVE, OFF, unnormalised
 from utils.backgrounds import Composite, CroppedSubject, NewBackgrounds, find_backgrounds
 from utils.compositing import Square, Window, cut
-from utils.datasets import EpochSampler, MattingDataset
+from utils.datasets import MattingDataset
 from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
+from utils.sampler import StepSampler
 from utils.synthetic import composite as draw
 from utils.transforms import Photograph, TrainTransform, View
 
@@ -109,7 +110,8 @@ def test_composites_do_not_depend_on_workers(pairs: list[Pair], tmp_path: Path) 
     composing = dataset(pairs, MOVES, extra=0.5)
     runs = []
     for num_workers in (0, 2):
-        loader = torch.utils.data.DataLoader(composing, sampler=EpochSampler(3, seed=5), num_workers=num_workers)
+        sampler = StepSampler(3, seed=5, batch_size=1)
+        loader = torch.utils.data.DataLoader(composing, batch_sampler=sampler, num_workers=num_workers)
         runs.append([(batch.name[0], batch.rgb, batch.alpha) for _ in range(2) for batch in loader])
     for (name, image, alpha), (other_name, other_image, other_alpha) in zip(*runs, strict=True):
         assert name == other_name and torch.equal(image, other_image) and torch.equal(alpha, other_alpha)
@@ -240,11 +242,11 @@ def test_photographs_and_composites_share_a_batch(pairs: list[Pair], tmp_path: P
     mixed.transform.halo_px = 2
     runs = []
     for num_workers in (0, 2):
-        sampler = EpochSampler(4, seed=1)
-        loader = torch.utils.data.DataLoader(mixed, batch_size=4, sampler=sampler, num_workers=num_workers)
+        sampler = StepSampler(4, seed=1, batch_size=4)
+        loader = torch.utils.data.DataLoader(mixed, batch_sampler=sampler, num_workers=num_workers)
         runs.append([])
         for epoch in range(3):
-            sampler.set_epoch(epoch)
+            sampler.seek(epoch)
             runs[-1] += list(loader)
     for batch, again in zip(*runs, strict=True):
         assert batch.crops.rgb.shape == (4, 3, 3, 28, 28) and batch.crops.alpha.shape == (4, 3, 1, 24, 24)

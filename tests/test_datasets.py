@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.datasets import AlphaDataset, EpochSampler, MattingDataset, Sample, TrimapSample, WithTrimaps
+from utils.datasets import AlphaDataset, MattingDataset, Sample, TrimapSample, WithTrimaps
 from utils.errors import UserError
 from utils.images import write_image
 from utils.pairs import Pair, find_pairs
+from utils.sampler import StepSampler
 from utils.seeds import seeded_rng
 from utils.transforms import NO_CROPS, EvalTransform, SampleCrops
 from utils.trimaps import trimap_from_alpha
@@ -53,17 +54,16 @@ def test_sample_is_what_the_files_hold(pairs: list[Pair]) -> None:
 
 
 def epochs(pairs: list[Pair], num_workers: int, seed: int = 0, first: int = 0) -> list[tuple[str, torch.Tensor]]:
-    sampler = EpochSampler(len(pairs), seed=seed)
+    sampler = StepSampler(len(pairs), seed=seed, batch_size=2)
     loader = torch.utils.data.DataLoader(
         MattingDataset(pairs, noisy_crop, seed=seed),
-        batch_size=2,
-        sampler=sampler,
+        batch_sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
     )
     seen = []
     for epoch in range(first, 2):
-        sampler.set_epoch(epoch)
+        sampler.seek(epoch)
         for batch in loader:
             assert isinstance(batch, Sample)
             seen += list(zip(batch.name, batch.rgb, strict=True))
@@ -99,18 +99,6 @@ def test_size_mismatch_and_limit_are_named(pairs: list[Pair]) -> None:
         dataset[1]
     with pytest.raises(UserError, match=r"p0\.png.*--max-pixels"):
         MattingDataset(pairs, noisy_crop, max_pixels=100)[0]
-
-
-def test_sampler_orders() -> None:
-    sampler = EpochSampler(50, seed=3)
-    orders = []
-    for epoch in (0, 1, 0):
-        sampler.set_epoch(epoch)
-        keys = list(sampler)
-        assert {key[0] for key in keys} == {epoch} and sorted(key[1] for key in keys) == list(range(50))
-        orders.append([key[1] for key in keys])
-    assert orders[0] == orders[2] != orders[1] and len(sampler) == 50
-    assert list(EpochSampler(3, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
 
 
 def test_the_teacher_reads_no_photographs(pairs: list[Pair]) -> None:

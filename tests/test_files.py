@@ -1,5 +1,6 @@
 """utils.files: folders that are checked before the work, by many processes at once, and what is newer than what."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -8,7 +9,17 @@ import pytest
 
 from utils import files
 from utils.errors import UserError
-from utils.files import CannotWriteError, is_up_to_date, remove_file, require_apart, require_writable
+from utils.files import (
+    CannotWriteError,
+    FolderLock,
+    add_name,
+    is_up_to_date,
+    remove_file,
+    remove_stale,
+    require_apart,
+    require_writable,
+    temporary_name,
+)
 
 
 def test_processes_may_ask_for_one_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +88,71 @@ def test_outputs_are_up_to_date_if_none_is_older_than_an_input(tmp_path: Path) -
     assert not is_up_to_date([old], [new]) and not is_up_to_date([newer, old], [new])
     assert not is_up_to_date([new], [old, newer])
     assert not is_up_to_date([tmp_path / "none"], [old]) and not is_up_to_date([new], [tmp_path / "none"])
+
+
+def test_who_is_alone_removes_every_temporary_file(tmp_path: Path) -> None:
+    """Also those that bear its own number: in containers, each start has the same one."""
+    ours, kept = [temporary_name(), temporary_name(".old")], [".1.tmp", "1-2.tmp", ".note.tmp", ".1-2.tmp.txt"]
+    for name in (*ours, *kept):
+        (tmp_path / name).touch()
+    remove_stale(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+    remove_stale(tmp_path, alone=True)
+    assert {each.name for each in tmp_path.iterdir()} == set(kept)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_holds_what_the_file_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path, name = tmp_path / "a", tmp_path / "b"
+    name.write_bytes(b"older")
+    path.write_bytes(b"new")
+    for _ in range(2):  # the second time, both are names of one file already
+        add_name(path, name)
+        assert name.read_bytes() == path.read_bytes() == b"new"
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b"]
+    assert path.samefile(name) == links
+    files.write_atomically(path, lambda file: file.write(b"newer"))
+    assert name.read_bytes() == b"new"
+
+
+def test_what_a_kill_left_is_not_copied_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary name that is left may be a link to the very file that is to be copied."""
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    os.link(path, tmp_path / temporary_name())
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    add_name(path, tmp_path / "b")
+    assert path.read_bytes() == (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_a_lock_keeps_out_until_it_is_closed(tmp_path: Path) -> None:
+    first, second = FolderLock(tmp_path / ".lock"), FolderLock(tmp_path / ".lock")
+    assert first.hold("--out") and first.hold("--out")
+    content = (tmp_path / ".lock").read_bytes()
+    with pytest.raises(UserError, match=rf"^--out {tmp_path} is in use by process {os.getpid()} on \S+; [^\n]*$"):
+        second.hold("--out")
+    assert (tmp_path / ".lock").read_bytes() == content
+    first.close()
+    assert second.hold("--out")
+    first.close()  # again: nothing of the second's
+    with pytest.raises(UserError):
+        first.hold("--out")
+    second.close()
+
+
+@pytest.mark.parametrize("lack", ["file system", "operating system"])
+def test_without_locks_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if lack == "file system":
+        monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    else:
+        monkeypatch.setattr(files, "fcntl", None)
+    for _ in range(2):
+        assert not FolderLock(tmp_path / ".lock").hold("--out")

@@ -458,7 +458,7 @@ def reference_error_term(output: SimpleNamespace, crop_alpha: Tensor) -> Tensor:
             whole = enlarge(logits[b : b + 1], CROP_SIZES[i])
             squares.append(whole[..., top : top + CROP_PX, left : left + CROP_PX])
     error, coarse = torch.cat(squares[:2]), torch.cat(squares[2:])
-    return error_loss(error.logit(), coarse, output.refined_logits[::2], crop_alpha[::2])
+    return error_loss(error.logit(), coarse, output.refined_logits[::2], crop_alpha[::2]) * (2 / 4)  # of all crops
 
 
 def test_pooled_crops_do_not_teach_routing() -> None:
@@ -475,6 +475,28 @@ def test_pooled_crops_do_not_teach_routing() -> None:
     term = loss(output, alpha, pooled, crop_alpha)["error"]
     term.backward()
     assert term.item() == 0 and not output.error_logits.grad.any()
+
+
+@pytest.mark.parametrize("pooling", [POOLING, (1, 1, 1, 2), (4, 1, 2, 2), (2, 2, 4, 8)], ids=str)
+def test_the_terms_of_a_batch_are_the_means_of_its_images(pooling: tuple[int, ...]) -> None:
+    """So gradients that are accumulated, or averaged over processes, are those of one large batch."""
+    output, alpha, crops, crop_alpha, student, _ = matting_inputs()
+    crops = crops._replace(pooling=torch.tensor(pooling))
+    teacher = tuple(random_logits(*level.shape, seed=5) for level in student)
+    loss, alone = make_loss(**WEIGHTS), []
+    for i in range(len(alpha)):
+        own = crops.index == i
+        few = Crops(*(each[own] for each in crops))._replace(index=torch.zeros(int(own.sum()), dtype=torch.int64))
+        whole = slice(i, i + 1)
+        part = SimpleNamespace(
+            coarse_logits=output.coarse_logits[whole],
+            error_logits=output.error_logits[whole],
+            refined_logits=output.refined_logits[own],
+        )
+        features = (tuple(level[whole] for level in levels) for levels in (student, teacher))
+        alone.append(loss(part, alpha[whole], few, crop_alpha[own], *features))
+    means = {name: torch.stack([terms[name] for terms in alone]).mean() for name in alone[0]}
+    torch.testing.assert_close(loss(output, alpha, crops, crop_alpha, student, teacher), means, rtol=1e-6, atol=0)
 
 
 def test_without_crops_the_coarse_stage_is_all_there_is_to_train() -> None:

@@ -76,7 +76,7 @@ assert keep_memory_of(module)
 for _ in range(20):  # crumbs of the first blocks lie between them until glibc's caches are full of such
     faults(module)
 kept = faults(module)
-larger = lambda: torch.ones(24_000_000)  # than what is kept, which serves others as well
+larger = lambda: torch.ones(90_000_000)  # than all that is kept, which serves others as well
 larger()
 outside = faults(larger)
 try:
@@ -87,7 +87,7 @@ except KeyError:  # the setting is taken back all the same
     )
     without, kept, outside, after_error = map(int, faults.split())
     assert kept < 0.1 * without
-    assert min(outside, after_error) > 1.5 * without, "what is made elsewhere is handed back"
+    assert min(outside, after_error) > 6 * without, "what is made elsewhere is handed back"
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

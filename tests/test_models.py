@@ -1,5 +1,6 @@
 """models: shapes, the zero start, crops and whole pictures, the halo, the refiner's work, backbone weights."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import (
@@ -260,6 +261,179 @@ def test_the_composition_of_a_batch_does_not_matter(make_network: Callable[..., 
                 alone = network.predict(images[index : index + 1], rgb[index : index + 1], **argument)
                 for ours, theirs in zip(alone[:3], together[:3], strict=True):
                     torch.testing.assert_close(ours[0], theirs[index], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("coarse_stride", [2, 4])
+def test_the_two_heads_are_the_channels_of_one_convolution(coarse_stride: int) -> None:
+    torch.manual_seed(0)
+    student = TSRMatte(backbone="nano", refiner=False, **{**ARGUMENTS, "coarse_stride": coarse_stride}).student.eval()
+    seen = []
+    student.head.register_forward_hook(lambda *call: seen.append(call[-1]))
+    heads = (student.alpha_head, student.error_head)
+    with torch.no_grad():
+        coarse, error, _ = student(torch.randn(2, 3, 33, 97))
+        weight, bias = (torch.cat([getattr(head, name) for head in heads]) for name in ("weight", "bias"))
+        joint = F.interpolate(F.conv2d(seen[0], weight, bias), size=(64, 128), mode="bilinear", align_corners=False)
+    assert coarse.std() > 0 and error.std() > 0
+    torch.testing.assert_close(torch.cat([coarse, error], dim=1), joint[..., :33, :97], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["nano", "tiny"])
+def test_no_network_has_batch_norm(backbone: str) -> None:
+    """Nothing to synchronise between processes, and accumulated batches are one large batch."""
+    with torch.device("meta"):
+        network = TSRMatte(backbone=backbone, refiner=True, **ARGUMENTS)
+        teachers = [MaskTeacher(kind, width=8, backbone=backbone, window_size=5) for kind in ("cnn", "swin")]
+        decoders = [MaskDecoder(teacher.channels, 8) for teacher in teachers]
+        alignments = [FeatureAlignment(network.student.feature_channels, each.channels) for each in teachers]
+    for each in (network, *teachers, *decoders, *alignments):
+        assert not [module for module in each.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        assert dict(each.named_parameters()).keys() == each.state_dict().keys(), "there are running statistics"
+
+
+# ------------------------------------------------------------------------------------------------- frozen parts
+
+
+def trainable_network(**changes: Any) -> TSRMatte:
+    """In training mode, with stochastic depth and a refiner that does something."""
+    torch.manual_seed(0)
+    network = TSRMatte(backbone="nano", refiner=True, **{**ARGUMENTS, "drop_path_rate": 0.5, **changes})
+    torch.nn.init.normal_(network.refiner.last.weight, std=0.1)
+    return network.train()
+
+
+def train_on_crops(network: TSRMatte, seed: int = 0) -> MattingOutput:
+    """Forward and backward; `seed` is that of stochastic depth."""
+    crops = random_crops((300, 200), network.refiner.halo_px)
+    image = torch.randn(2, 3, 64, 96)
+    torch.manual_seed(seed)
+    output = network(image, crops)
+    loss = output.refined_logits.square().mean() + (output.error_logits - 1).square().mean()
+    loss = loss + sum(f.float().square().mean() for f in output.features)
+    loss.backward()
+    return output
+
+
+def gradients(network: TSRMatte) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def run_and_count(module: nn.Module, *inputs: Tensor) -> tuple[Any, int]:
+    """What the module returns, and the bytes that are kept for the backward pass, parameters excluded."""
+    kept: dict[int, Tensor] = {}  # by the address of their storage; they are held, so that no two have one
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = module(*inputs)
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    return output, sum(tensor.untyped_storage().nbytes() for address, tensor in kept.items() if address not in own)
+
+
+@pytest.mark.parametrize(
+    ("parts", "frozen"),
+    [
+        (["encoder"], lambda name: name.startswith("student.encoder.")),
+        (["coarse"], lambda name: name.startswith("student.") and not name.startswith("student.error_head.")),
+        (["refiner"], lambda name: name.startswith("refiner.")),
+        (["encoder", "refiner"], lambda name: name.startswith(("student.encoder.", "refiner."))),
+    ],
+)
+def test_frozen_parts_get_no_gradient_and_the_others_do(parts: list[str], frozen: Callable[[str], bool]) -> None:
+    network = trainable_network(drop_path_rate=0.0)
+    names = [name for name, _ in network.named_parameters()]
+    for part in parts:
+        network.freeze(part)
+    network.train()
+    for name, module in network.named_modules():
+        if list(module.parameters(recurse=False)):
+            assert module.training != frozen(f"{name}.")
+    train_on_crops(network)
+    # The alpha's head learns from the refined logits, the error's from its own.
+    assert list(gradients(network)) == [name for name in names if not frozen(name)]
+
+
+@pytest.mark.parametrize("part", ["encoder", "coarse"])
+def test_a_frozen_encoder_drops_no_paths(part: str) -> None:
+    network, image = trainable_network(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert not torch.equal(network(image)[0], network(image)[0])
+        network.freeze(part)
+        for each in (network, copy.deepcopy(network)):
+            each.train()
+            assert each.refiner.training and each.student.error_head.training
+            assert torch.equal(each(image)[0], each(image)[0])
+            before = each.eval()(image)[0]
+            assert torch.equal(each.train()(image)[0], before)
+
+
+def test_nothing_of_a_frozen_coarse_stage_is_kept_for_backward() -> None:
+    """But for what the error head sees."""
+    network = trainable_network()
+    network.freeze("coarse")
+    (coarse_logits, error_logits, features), kept = run_and_count(network.train().student, torch.randn(2, 3, 64, 96))
+    assert error_logits.requires_grad
+    assert not any(each.requires_grad for each in (coarse_logits, *features))
+    assert kept == 4 * 2 * (ARGUMENTS["decoder_width"] // 2) * 32 * 48
+
+
+def test_what_cannot_be_frozen_is_refused(make_network: Callable[..., TSRMatte]) -> None:
+    for refiner, part in ((True, "decoder"), (True, "none"), (False, "refiner")):
+        with pytest.raises(ValueError, match=f"{part}.*choose.*coarse"):
+            make_network(refiner=refiner).freeze(part)
+
+
+# ------------------------------------------------------------------------------------------------- activations
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_checkpointed_activations_give_the_same_gradients(precision: str) -> None:
+    """Bit by bit, with stochastic depth, whose draws leave the generator as they would have otherwise."""
+    kept, found, states = [], [], []
+    for checkpointed in (False, True):
+        network = trainable_network()
+        names = list(network.state_dict())
+        if checkpointed:
+            network.student.checkpoint_activations()
+        assert list(network.state_dict()) == names
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            kept.append(run_and_count(network.student.encoder, torch.randn(2, 3, 64, 96))[1])
+            train_on_crops(network, seed=3)
+        found.append(gradients(network))
+        states.append(torch.get_rng_state())
+    assert found[0].keys() == found[1].keys() == dict(network.named_parameters()).keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert torch.equal(*states)
+    assert kept[1] < 0.25 * kept[0]
+    network.zero_grad()
+    train_on_crops(network, seed=4)
+    assert not torch.equal(found[0]["student.alpha_head.weight"], network.student.alpha_head.weight.grad), "paths"
+
+
+def test_checkpoints_are_a_part_of_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever timm's environment variable says: the older kind knows `backward` only."""
+    monkeypatch.setattr(timm.layers.config, "_USE_REENTRANT_CKPT", True)
+    student = trainable_network().student
+    student.checkpoint_activations()
+    embedding = student.encoder.patch_embed.proj.weight
+    assert torch.autograd.grad(student(torch.randn(1, 3, 32, 32))[0].sum(), embedding)[0].any()
+
+
+def test_activations_of_a_frozen_encoder_need_no_checkpoints() -> None:
+    network = trainable_network()
+    network.freeze("encoder")
+    network.train()
+    train_on_crops(network)
+    expected = gradients(network)
+    network.zero_grad()
+    network.student.checkpoint_activations()
+    calls = []
+    network.student.encoder.layers_0.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    train_on_crops(network)
+    assert all(torch.equal(expected[name], gradient) for name, gradient in gradients(network).items())
+    assert len(calls) == 1, "computed once"
 
 
 # ------------------------------------------------------------------------------------------------- refiner

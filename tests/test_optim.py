@@ -1,13 +1,19 @@
 """utils.optim: the learning rate of a step, and which parameters are decayed."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import train
+from config import Config, demo
 from models import FeatureAlignment, TSRMatte
-from utils.optim import count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
+from utils.distributed import Processes
+from utils.optim import by_depth, count_parameters, learning_rate_factor, parameter_groups, set_learning_rate
 
 RATES = {"backbone": 1e-4, "network": 1e-3, "alignment": 5e-4}
 
@@ -76,6 +82,56 @@ def test_biases_norms_and_position_biases_are_not_decayed(modules: dict[str, nn.
             kinds[kind] += 1
             assert decay[id(parameter)] == (0.05 if kind == "matrix" else 0.0), (type(module), name)
     assert min(kinds.values()) > 5
+
+
+def depth(name: str, blocks: tuple[int, ...] = (2, 2, 2, 2)) -> int:
+    """Where an image meets an encoder's parameter, by its name: 0 in the patch embedding, then 1, 2, ... by block."""
+    if name.startswith("patch_embed."):
+        return 0
+    stage, rest = re.fullmatch(r"layers_(\d)\.(.+)", name).groups()
+    block = re.match(r"blocks\.(\d+)\.", rest)
+    assert block or rest.startswith("downsample."), name
+    return 1 + sum(blocks[: int(stage)]) + (int(block[1]) if block else 0)
+
+
+def test_depth_is_the_order_of_the_encoder(modules: dict[str, nn.Module]) -> None:
+    """Each parameter once, in the order in which the encoder has them; merging patches begins a stage."""
+    encoder = modules["backbone"]
+    parts = by_depth(encoder)
+    names = {parameter: name for name, parameter in encoder.named_parameters()}
+    assert len(parts) == 1 + 8
+    assert [names[p] for part in parts for p in part.parameters()] == list(names.values())
+    for at, part in enumerate(parts):
+        assert {depth(names[parameter]) for parameter in part.parameters()} == {at}
+
+
+def built(**optim: Any) -> tuple[TSRMatte, dict[nn.Parameter, dict[str, Any]]]:
+    """A network, and the group of each parameter that train.py gives to the optimiser."""
+    small = {"window_size": 2, "decoder_width": 16, "refiner_width": 8}
+    config: Config = demo()
+    config = replace(config, model=replace(config.model, **small), optim=replace(config.optim, **optim))
+    network = train.build_network(config, resuming=False)
+    learner = train.build_learner(config, network, None, Processes(0, 1, torch.device("cpu")))
+    return network, {parameter: group for group in learner.optimizer.param_groups for parameter in group["params"]}
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.8, 0.5])
+def test_rates_fall_towards_the_input(factor: float) -> None:
+    """By the factor from block to block; the last one, and all but the encoder, have theirs undiminished."""
+    network, groups = built(layer_decay=factor, backbone_learning_rate=1e-3, learning_rate=1e-2)
+    for name, parameter in network.student.encoder.named_parameters():
+        assert groups[parameter]["peak"] == pytest.approx(1e-3 * factor ** (8 - depth(name))), name
+    inside = set(network.student.encoder.parameters())
+    outside = [parameter for parameter in network.parameters() if parameter not in inside]
+    assert {groups[parameter]["peak"] for parameter in outside} == {1e-2}
+    assert len(groups) == len(inside) + len(outside)
+    assert (len({groups[parameter]["peak"] for parameter in inside}) == 1) == (factor == 1)
+
+
+def test_what_is_frozen_is_not_optimised() -> None:
+    network, groups = built(freeze="encoder", layer_decay=0.5)
+    frozen = set(network.student.encoder.parameters())
+    assert set(groups) == set(network.parameters()) - frozen
 
 
 def test_the_factor_multiplies_each_groups_own_peak(modules: dict[str, nn.Module]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,25 @@ def test_training_goes_on_over_epochs(run: Callable, monkeypatch: pytest.MonkeyP
     assert finished.status == 0, finished.err
     assert "1 held-out pictures, 3 steps of 8" in finished.out and finished.created == []
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1])
+
+
+def test_every_step_has_as_many_pictures() -> None:
+    """What is left of an epoch is not a step; and each epoch has an order of its own."""
+    keys = [[key.tolist() for key in batch] for batch in islice(study_cost.batches(Keys()), 5)]
+    epochs = [epoch for epoch, _ in keys]
+    assert epochs == [[epoch] * study_cost.BATCH for epoch in (0, 0, 1, 1, 2)]
+    orders = [keys[0][1] + keys[1][1], keys[2][1] + keys[3][1]]
+    assert all(len({*order}) == 2 * study_cost.BATCH for order in orders) and orders[0] != orders[1]
+
+
+class Keys(torch.utils.data.Dataset):
+    """Gives back what it is asked for."""
+
+    def __len__(self) -> int:
+        return 2 * study_cost.BATCH + 3
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
+        return key
 
 
 def test_wrong_use(refused: Callable, tmp_path: Path, arguments: list[Any]) -> None:

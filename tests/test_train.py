@@ -7,15 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from training import TINY, same
 
 import train
+from utils import trainer
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.synthetic import write_embedded
-
-# Small enough for a test: nano at 64 px, whose last feature map is 2x2.
-TINY = ["--image-size", "64", "--window-size", "2", "--decoder-width", "16", "--refiner-width", "8"]
-TINY += ["--teacher-width", "8", "--num-workers", "0", "--warmup-steps", "2", "--previews", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +35,6 @@ def run(monkeypatch, *arguments: object, preset: str = "demo") -> int:
     """train.py in this process; what it raises is what a user would read."""
     monkeypatch.setattr("sys.argv", ["train.py", preset, *TINY, *map(str, arguments)])
     return train.main()
-
-
-def same(first: object, second: object) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def test_four_pairs_are_learnt_by_heart(monkeypatch, tmp_path):
@@ -75,68 +62,6 @@ def initial_sad(root: Path, folder: Path, monkeypatch) -> float:
     return float(pd.read_csv(folder / "validation.csv")["SAD"].iloc[0])
 
 
-def test_interrupted_run_ends_as_the_straight_one(monkeypatch, tmp_path, pictures):
-    common = [
-        "--data-root",
-        pictures,
-        "--dataset",
-        "custom",
-        "--epochs",
-        3,
-        "--batch-size",
-        2,
-        "--accumulation-steps",
-        2,
-    ]
-    common += ["--drop-path-rate", 0.2]  # randomness inside the network has to be repeated as well
-    run(monkeypatch, *common, "--run-dir", tmp_path / "straight")
-
-    class Killed(Exception):
-        pass
-
-    whole_epoch, calls = train.train_one_epoch, []
-
-    def killed_in_the_second(*arguments, **options):
-        calls.append(1)
-        step = whole_epoch(*arguments, **options)
-        if len(calls) == 2:  # the epoch's rows are in the log, its checkpoint is not written yet
-            raise Killed
-        return step
-
-    monkeypatch.setattr(train, "train_one_epoch", killed_in_the_second)
-    with pytest.raises(Killed):
-        run(monkeypatch, *common, "--run-dir", tmp_path / "killed")
-    monkeypatch.setattr(train, "train_one_epoch", whole_epoch)
-    run(monkeypatch, *common, "--run-dir", tmp_path / "killed", "--resume")
-
-    straight, resumed = (load_checkpoint(tmp_path / name / "last.pth") for name in ("straight", "killed"))
-    for key in ("model", "alignment", "optimizer", "scaler", "epoch", "step", "best_sad"):
-        assert same(straight[key], resumed[key]), key
-    for table in ("log.csv", "validation.csv"):
-        rows = [pd.read_csv(tmp_path / name / table) for name in ("straight", "killed")]
-        rows = [each.drop(columns="images_per_second", errors="ignore") for each in rows]
-        pd.testing.assert_frame_equal(*rows, check_exact=True)
-
-
-def test_killed_before_the_teacher_is_done(monkeypatch, tmp_path, pictures):
-    """The folder is resumable from its first second, and the teacher comes out the same."""
-    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--run-dir"]
-    run(monkeypatch, *common, tmp_path / "straight")
-    fit, failing = train.fit_teacher, ["once"]
-
-    def killed(*arguments):
-        if failing and failing.pop():
-            raise RuntimeError("killed")
-        return fit(*arguments)
-
-    monkeypatch.setattr(train, "fit_teacher", killed)
-    with pytest.raises(RuntimeError, match="killed"):
-        run(monkeypatch, *common, tmp_path / "killed")
-    run(monkeypatch, *common, tmp_path / "killed", "--resume")
-    for name in ("teacher.pth", "last.pth"):
-        assert same(*(load_checkpoint(tmp_path / folder / name)["model"] for folder in ("straight", "killed"))), name
-
-
 def test_workers_change_nothing(monkeypatch, tmp_path, pictures):
     for workers in (0, 2):
         run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0,
@@ -150,14 +75,13 @@ def test_accumulated_batches_equal_one_large_batch(monkeypatch, tmp_path, pictur
         run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0,
             "--batch-size", sizes[0], "--accumulation-steps", sizes[1],
             "--learning-rate", 1e-12, "--backbone-learning-rate", 0,  # the weights stay, the gradients are compared
-            "--error-weight", 1e-9,  # balances its classes over a batch, so it is no mean over images
             "--run-dir", tmp_path / name)  # fmt: skip
     large, small, single = (load_checkpoint(tmp_path / name / "last.pth") for name in ("large", "small", "single"))
-    assert large["step"] == small["step"] == single["step"] == 2
-    for other in (small, single):
-        for index, state in large["optimizer"]["state"].items():  # first moments: 0.1 * second + 0.09 * first gradient
+    assert [each["training"]["step"] for each in (large, small, single)] == [2, 2, 2]
+    for other in (small, single):  # first moments are 0.1 * second + 0.09 * first gradient
+        for index, state in large["training"]["optimizer"]["state"].items():
             torch.testing.assert_close(
-                other["optimizer"]["state"][index]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-7
+                other["training"]["optimizer"]["state"][index]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-7
             )
 
 
@@ -194,21 +118,42 @@ def test_teacher_learns_and_is_taken_over(monkeypatch, tmp_path, pictures):
         run(monkeypatch, *common, "--teacher-checkpoint", tmp_path / "a" / "best.pth", "--run-dir", tmp_path / "c")
 
 
-def test_non_finite_loss_stops_and_names_the_files(monkeypatch, tmp_path, pictures):
+def test_steps_that_are_not_finite_are_dropped_and_their_files_named(monkeypatch, tmp_path, pictures, capsys):
+    """One in a row is survived; the rows say how many, dropped.csv and the screen say which files."""
+    loss, calls = train.MattingLoss.__call__, []
+
+    def poisoned(self, *arguments):
+        terms = loss(self, *arguments)
+        calls.append(1)
+        return terms if len(calls) != 2 else {name: term * float("nan") for name, term in terms.items()}
+
+    monkeypatch.setattr(train.MattingLoss, "__call__", poisoned)
+    common = ["--data-root", pictures, "--dataset", "custom", "--teacher-epochs", 0, "--epochs", 1, "--batch-size", 2]
+    run(monkeypatch, *common, "--log-every", 1, "--max-dropped-steps", 2, "--run-dir", tmp_path / "run")
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert log["dropped_steps"].tolist() == [0, 1, 0]
+    assert log["total"].isna().tolist() == [False, True, False]
+    dropped = pd.read_csv(tmp_path / "run" / "dropped.csv")
+    assert dropped["step"].tolist() == [2]
+    (files,) = dropped["files"]
+    assert len(files.split("; ")) == 2 and all(name in capsys.readouterr().out for name in [files.split("; ")[0]])
+    weights = load_checkpoint(tmp_path / "run" / "best.pth")["model"]
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_many_steps_in_a_row_that_are_not_finite_end_the_run(monkeypatch, tmp_path, pictures):
     loss = train.MattingLoss.__call__
 
-    def poisoned(self, output, alpha, *features):
-        terms = loss(self, output, alpha, *features)
-        return {**terms, "coarse_l1": terms["coarse_l1"] * float("nan"), "total": terms["total"] * float("nan")}
+    def poisoned(self, *arguments):
+        return {name: term * float("nan") for name, term in loss(self, *arguments).items()}
 
     monkeypatch.setattr(train.MattingLoss, "__call__", poisoned)
     names = [path.stem for path in (pictures / "train" / "im").iterdir()]
-    with pytest.raises(UserError, match="not finite") as error:
+    with pytest.raises(UserError, match="3 steps in a row were dropped") as error:
         run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--teacher-epochs", 0, "--batch-size", 8,
-            "--run-dir", tmp_path / "run")  # fmt: skip
-    assert all(name in str(error.value) for name in names)
-    assert not (tmp_path / "run" / "best.pth").exists()
-    assert load_checkpoint(tmp_path / "run" / "last.pth")["epoch"] == 0
+            "--epochs", 5, "--max-dropped-steps", 3, "--run-dir", tmp_path / "run")  # fmt: skip
+    assert sum(name in str(error.value) for name in names) >= 3
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["training"]["dropped_in_a_row"] == 2
 
 
 def test_run_folders_are_never_overwritten(monkeypatch, tmp_path, pictures):
@@ -218,13 +163,17 @@ def test_run_folders_are_never_overwritten(monkeypatch, tmp_path, pictures):
         run(monkeypatch, *common, "--run-dir", folder, "--resume")
     assert not folder.exists()
     run(monkeypatch, *common, "--run-dir", folder)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+
+    before = times()
     with pytest.raises(UserError, match="holds a run already"):
         run(monkeypatch, *common, "--run-dir", folder)
     with pytest.raises(UserError, match=r"--learning-rate 0\.002 -> 0\.5"):
         run(monkeypatch, *common, "--run-dir", folder, "--resume", "--learning-rate", 0.5)
     assert run(monkeypatch, *common, "--run-dir", folder, "--resume") == 0  # all epochs are done
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert times() == before
 
 
 def test_damaged_picture_stops_before_anything_is_made(monkeypatch, tmp_path, pictures):
@@ -286,13 +235,14 @@ def test_new_backgrounds_are_trained_on_and_belong_to_the_run(monkeypatch, tmp_p
     common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 2, "--teacher-epochs", 0, "--run-dir"]
     composing = ["--backgrounds", backgrounds, "--background-probability", 1, "--extra-subject-probability", 0.5]
     seen = []
-    whole_epoch = train.train_one_epoch
+    batches = trainer.whole_batches
 
-    def one_epoch(config, learner, preprocess, loader, *arguments, **options):
-        seen.extend(name for batch in loader for name in batch.name)
-        return whole_epoch(config, learner, preprocess, loader, *arguments, **options)
+    def noted(loader):
+        for batch in batches(loader):
+            seen.extend(batch.name)
+            yield batch
 
-    monkeypatch.setattr(train, "train_one_epoch", one_epoch)
+    monkeypatch.setattr(trainer, "whole_batches", noted)
     run(monkeypatch, *common, tmp_path / "whole", *composing)
     assert len(seen) == 10 and all(" on " in name for name in seen)
     monkeypatch.setattr(train, "validate", stop)
@@ -337,7 +287,7 @@ def test_a_test_set_never_stands_in_for_a_published_validation_set(monkeypatch, 
 def test_without_val_a_custom_test_set_is_used_and_that_is_said(monkeypatch, tmp_path, pictures, capsys):
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "val").rename(tmp_path / "data" / "test")
-    monkeypatch.setattr(train, "train_one_epoch", stop)
+    monkeypatch.setattr(train.Trainer, "train_epoch", stop)
     with pytest.raises(Stop):
         run(monkeypatch, "--data-root", tmp_path / "data", "--dataset", "custom", "--run-dir", tmp_path / "run",
             "--teacher-epochs", 0)  # fmt: skip
@@ -363,20 +313,6 @@ def test_four_real_photographs_are_learnt_by_heart(monkeypatch, tmp_path):
         "--saturation", 0, "--validate-every", 150, "--teacher-epochs", 10)  # fmt: skip
     start = initial_sad(tmp_path / "data", tmp_path / "untrained", monkeypatch)
     assert pd.read_csv(tmp_path / "run" / "validation.csv")["SAD"].iloc[-1] < 0.1 * start
-
-
-def test_infinite_gradient_stops_at_its_own_batch(monkeypatch, tmp_path, pictures):
-    """The loss is finite: without a look at the gradient, the weights are lost and the next batch is blamed."""
-    clip = torch.nn.utils.clip_grad_norm_
-
-    def overflowing(parameters, max_norm):
-        clip(parameters, max_norm)
-        return torch.tensor(float("inf"))
-
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", overflowing)
-    with pytest.raises(UserError, match="gradient_norm"):
-        run(monkeypatch, "--data-root", pictures, "--dataset", "custom", "--teacher-epochs", 0, "--batch-size", 8,
-            "--run-dir", tmp_path / "run")  # fmt: skip
 
 
 def test_leftovers_of_a_killed_start_do_not_lock_the_folder(monkeypatch, tmp_path, pictures):

@@ -10,7 +10,7 @@ candidates differ in nothing but their design.
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import count, islice
 
 import pandas as pd
 import torch
@@ -23,7 +23,7 @@ from models.layers import crop_border
 from models.patches import enlarge, sample_crops
 from models.routing import choose_patches, refine_patches
 from utils.crops import to_crops
-from utils.datasets import EpochSampler, MattingDataset, Sample
+from utils.datasets import MattingDataset, Sample
 from utils.errors import UserError, run_script
 from utils.files import require_writable, write_json
 from utils.inference import Predictor, load_model, to_alpha
@@ -32,6 +32,7 @@ from utils.optim import count_parameters, learning_rate_factor, parameter_groups
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.progress import progress
 from utils.run_folder import provenance, versions
+from utils.sampler import StepSampler
 from utils.scoring import mean_scores, score_image
 from utils.transforms import TrainTransform, to_tensor
 
@@ -126,13 +127,11 @@ def train_together(
 
 def batches(dataset: MattingDataset) -> Iterator[Sample]:
     """Batches without end, epoch after epoch."""
-    sampler = EpochSampler(len(dataset))
-    loader = DataLoader(dataset, batch_size=BATCH, sampler=sampler, drop_last=True)
-    epoch = 0
-    while True:
-        sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1
+    sampler = StepSampler(len(dataset), batch_size=BATCH)
+    loader = DataLoader(dataset, batch_sampler=sampler)
+    for epoch in count():
+        sampler.seek(epoch)
+        yield from islice(loader, len(dataset) // BATCH)  # whole ones
 
 
 @torch.inference_mode()

@@ -1,11 +1,11 @@
 """Pairs as training samples whose randomness does not depend on the workers that make them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from utils.backgrounds import NewBackgrounds
 from utils.images import MAX_PIXELS, quantise, read_alpha
@@ -71,7 +71,7 @@ class MattingDataset(Dataset[Sample]):
         """Makes a sample.
 
         Args:
-            key: (epoch, index) as EpochSampler yields it, or an index, meaning epoch 0.
+            key: (epoch, index) as StepSampler yields it, or an index, meaning epoch 0.
 
         Raises:
             UserError: a file cannot be read, or image and alpha differ in size.
@@ -119,34 +119,3 @@ class WithTrimaps(Dataset[TrimapSample]):
         alpha = quantise(sample.alpha[0].numpy()) / np.float32(255)
         trimap = torch.from_numpy(random_trimap(alpha, rng, self.kernel_px))[None]
         return TrimapSample(sample.rgb, sample.alpha, trimap, sample.name)
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) keys, each index once an epoch, in an order that is a function of (seed, epoch).
-
-    The epoch travels in the key because workers hold a copy of the dataset made before the epoch began.
-
-    Args:
-        length: number of samples.
-        seed: of the run.
-        shuffle: off: ascending order.
-    """
-
-    def __init__(self, length: int, *, seed: int = 0, shuffle: bool = True) -> None:
-        self.length = length
-        self.seed = seed
-        self.shuffle = shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Selects the epoch, from 0, that the next iteration yields."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = seeded_rng(self.seed, self.epoch).permutation(self.length)
-        return iter([(self.epoch, index) for index in order.tolist()])

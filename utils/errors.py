@@ -24,7 +24,7 @@ class UserError(Exception):
         self.kind = kind
 
 
-class _Terminated(BaseException):
+class Terminated(BaseException):
     """SIGTERM, raised as Ctrl-C is."""
 
 
@@ -63,7 +63,7 @@ def run_script(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         _tell("interrupted")
         status = 128 + signal.SIGINT
-    except _Terminated:
+    except Terminated:
         _tell("terminated")
         status = 128 + signal.SIGTERM
     except BrokenPipeError:  # whoever read the output has gone, as `head` does: no fault, and nobody to tell
@@ -102,7 +102,7 @@ def _sigterm_raises() -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise _Terminated
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

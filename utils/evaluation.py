@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from models import MattingOutput
-from models.patches import enlarge
+from models.patches import Patches, enlarge
+from models.routing import choose_patches
 from utils.inference import Predictor, predict, to_alpha
 from utils.pairs import Pair, read_pair
 from utils.parallel import ordered_map
@@ -24,6 +25,7 @@ class Prediction(NamedTuple):
     rgb: np.ndarray
     alpha: np.ndarray
     output: MattingOutput
+    predictor: Predictor
 
     def pred_alpha(self, stage: str = "refined") -> np.ndarray:
         """The alpha of a stage, "refined" or "coarse", or the expected gain ("error"): float32 (H, W) in [0, 1]."""
@@ -32,14 +34,21 @@ class Prediction(NamedTuple):
 
     def preview(self) -> Preview:
         """A row of the preview picture."""
-        gain = self.pred_alpha("error")
-        return make_preview(self.rgb, self.alpha, self.pred_alpha("coarse"), gain, self.pred_alpha("refined"))
+        alphas = (self.alpha, *(self.pred_alpha(stage) for stage in ("coarse", "error", "refined")))
+        return make_preview(self.rgb, *alphas, self.patches())
+
+    def patches(self) -> list[Patches]:
+        """The squares that were refined: chosen once more, as few predictions are asked for them."""
+        refiner = self.predictor.network.refiner
+        if refiner is None:
+            return []
+        return choose_patches(self.output.error_logits, self.alpha.shape, self.predictor.routing, refiner.work)
 
 
 def predictions(
-    predictor: Predictor, pairs: Sequence[Pair], *, num_workers: int, max_pixels: int, title: str
+    predictor: Predictor, pairs: Sequence[Pair], *, num_workers: int, max_pixels: int, title: str, quiet: bool = False
 ) -> Iterator[Prediction]:
-    """Predicts every pair at its own resolution, in order, with a progress bar.
+    """Predicts every pair at its own resolution, in order, with a progress bar unless it is to be quiet.
 
     Raises:
         UserError: A pair cannot be read: a mean over fewer images is never reported.
@@ -49,8 +58,8 @@ def predictions(
         read = ordered_map(
             lambda pair: (pair.name, *read_pair(pair, max_pixels=max_pixels)), pairs, executor=executor, ahead=threads
         )
-        for name, rgb, alpha in progress(read, total=len(pairs), desc=title, unit="img"):
-            yield Prediction(name, rgb, alpha, predict(predictor, rgb))
+        for name, rgb, alpha in progress(read, total=len(pairs), desc=title, unit="img", disable=quiet):
+            yield Prediction(name, rgb, alpha, predict(predictor, rgb), predictor)
 
 
 def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:

@@ -1,18 +1,26 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and folders that one process at a time works in."""
 
 import contextlib
 import json
 import os
 import re
+import shutil
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from utils.errors import UserError
 
-_TEMPORARY = re.compile(r"\.(\d+)-\d+\.tmp")  # the process and the thread that write it
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_TEMPORARY = re.compile(r"\.(\d+)-\d+(\.old)?\.tmp")  # the process and the thread that write it
 _IDLE_SEC = 60.0  # a process of another machine that shares the folder is not seen here, but that it writes
 
 
@@ -20,29 +28,86 @@ class CannotWriteError(UserError):
     """The disk is full, or a folder cannot be written: no fault of what was read."""
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], *, previous: Path | None = None, size_bytes: int | None = None
+) -> None:
     """Calls `write(file)` on a hidden temporary file beside `path`, flushes it to the disk, then renames it.
 
     Missing folders are made; an existing file is replaced in one step.
 
+    Args:
+        path: The file to write.
+        write: Writes its content.
+        previous: A name in the same folder for what `path` held so far. All that takes disk space comes before the
+            two renames; a process killed between them leaves at `previous` the file that was there before.
+        size_bytes: How much is going to be written, for the message.
+
     Raises:
-        UserError: The disk is full or the folder cannot be written; what was at `path` before is untouched.
+        CannotWriteError: The disk is full or the folder cannot be written; what was at `path` before is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(temporary_name())
+    new, old = path.with_name(temporary_name()), path.with_name(temporary_name(".old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(new, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        keep = previous is not None and path.exists()
+        if keep:
+            _link_or_copy(path, old)
+        os.replace(new, path)
+        if keep:
+            os.replace(old, previous)
     except OSError as error:
         reason = error.strerror or error
-        raise CannotWriteError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+        needed = "" if size_bytes is None else f" it needs {size_bytes:,} bytes:"
+        raise CannotWriteError(
+            f"{path}: cannot be written ({reason});{needed} free space or choose another folder"
+        ) from error
+    finally:
+        for temporary in (new, old):
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def add_name(path: Path, name: Path) -> None:
+    """Makes `name` a second name of the file at `path`, or a copy where the disk has no links; replaces what is there.
+
+    Raises:
+        CannotWriteError: The disk is full or the folder cannot be written.
+    """
+    temporary = name.with_name(temporary_name())
+    try:
+        _link_or_copy(path, temporary)
+        os.replace(temporary, name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CannotWriteError(f"{name}: cannot be written ({reason}); free space or choose another folder") from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)  # it stays where both are names of one file: renaming then does nothing
+
+
+def _link_or_copy(path: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)  # it may be a link to `path`, which copying would then empty
+    try:
+        os.link(os.path.realpath(path), target)
+    except OSError:  # a file system without links
+        with open(path, "rb") as source, open(target, "wb") as copy:
+            shutil.copyfileobj(source, copy, length=2**24)
+            copy.flush()
+            os.fsync(copy.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the renames in a folder survive a power cut, where the system can: not on Windows."""
+    with contextlib.suppress(OSError):  # what is there is whole all the same
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -51,13 +116,16 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def temporary_name() -> str:
+def temporary_name(kind: str = "") -> str:
     """A hidden name, never taken for a sample, that `remove_stale` knows.
 
     Short, because the file it stands for may have the longest name there is; unique for processes and threads that
     race.
+
+    Args:
+        kind: ".old" for a second one that is needed at the same time.
     """
-    return f".{os.getpid()}-{threading.get_ident()}.tmp"
+    return f".{os.getpid()}-{threading.get_ident()}{kind}.tmp"
 
 
 def remove_file(path: Path) -> None:
@@ -72,7 +140,7 @@ def remove_file(path: Path) -> None:
         raise CannotWriteError(f"{path}: cannot be removed ({error.strerror}); choose another folder") from error
 
 
-def remove_stale(folder: Path, *, recursive: bool = False) -> None:
+def remove_stale(folder: Path, *, recursive: bool = False, alone: bool = False) -> None:
     """Removes what `write_atomically` left unfinished in a process that was killed: to be called before work starts.
 
     A file stays while its process lives, or if it was written to within the last minute.
@@ -80,11 +148,14 @@ def remove_stale(folder: Path, *, recursive: bool = False) -> None:
     Args:
         folder: Where results are written; it need not exist.
         recursive: Look in its folders too, at any depth.
+        alone: Nobody else writes there: nothing stays. In a container, each process may have the number of the one
+            that was killed.
     """
     for path in folder.rglob(".*.tmp") if recursive else folder.glob(".*.tmp"):
         name = _TEMPORARY.fullmatch(path.name)
         with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove: harmless
-            if name and not _lives(int(name[1])) and time.time() - path.stat().st_mtime > _IDLE_SEC:
+            idle = alone or (name and not _lives(int(name[1])) and time.time() - path.stat().st_mtime > _IDLE_SEC)
+            if name and idle:
                 path.unlink()
 
 
@@ -144,3 +215,73 @@ def is_up_to_date(outputs: Iterable[Path], inputs: Iterable[Path]) -> bool:
         return min(path.stat().st_mtime_ns for path in outputs) >= max(path.stat().st_mtime_ns for path in inputs)
     except OSError:  # one is not there
         return False
+
+
+class FolderLock:
+    """Keeps a folder for this process until it closes the lock or ends, however it ends.
+
+    The lock lies in a file that says who holds it and that stays behind, free. Processes forked later do not share it:
+    a data worker that outlives its killed parent keeps nobody out. Where the file system or the operating system has
+    no locks, `hold` does nothing.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is sent to another process holds nothing."""
+        return {"path": self.path, "_file": None}
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has it."""
+        return self._file is not None
+
+    def hold(self, flag: str) -> bool:
+        """Takes the lock, if it does not have it yet; returns whether it has it.
+
+        Args:
+            flag: What gave the folder, for the message.
+
+        Raises:
+            UserError: Another process holds it; nothing was changed.
+        """
+        if self._file is not None or fcntl is None:
+            return self._file is not None
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(self.path, "a+b", buffering=0))  # nothing in it is changed yet
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read(200).decode(errors="replace").strip() or "another process"
+                raise UserError(
+                    f"{flag} {self.path.parent} is in use by {holder}; wait for it, or choose another folder"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            stack.pop_all()
+            self._file = file
+            _not_in_children(self)
+        return self._file is not None
+
+    def close(self) -> None:
+        """Gives the folder free."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _not_in_children(lock: FolderLock) -> None:
+    """A forked process drops its copy of the lock, which would hold the folder as long as that process lives."""
+    held = weakref.ref(lock)
+
+    def drop() -> None:
+        if (copy := held()) is not None:
+            copy.close()  # closing a copy frees nothing for others while the original is open
+
+    os.register_at_fork(after_in_child=drop)

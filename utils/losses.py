@@ -240,7 +240,11 @@ def alignment_loss(student_features: tuple[Tensor, ...], teacher_features: tuple
 
 
 def _expected_gain(output: "MattingOutput", crops: Crops, alpha: Tensor) -> Tensor:
-    """`error_loss` in the crops whose coarse logits are as inference sees them; 0 where there is none."""
+    """Mean over all crops of `error_loss` in those whose coarse logits are as inference sees them, 0 in the others.
+
+    Over all crops, so that every image weighs the same, however many of its batch have such crops: micro-batches then
+    have the mean of one large batch.
+    """
     own = (crops.pooling == 1).nonzero()[:, 0].to(alpha.device, non_blocking=True)
     if not len(own):
         return output.error_logits.sum() * 0
@@ -248,7 +252,7 @@ def _expected_gain(output: "MattingOutput", crops: Crops, alpha: Tensor) -> Tens
     coarse = sample_logits(output.coarse_logits, *places, side)
     # As routing reads it: the expected gain is enlarged, not its logit.
     error = sample_logits(_full_precision(output.error_logits).sigmoid(), *places, side).logit(eps=1e-6)
-    return error_loss(error, coarse, output.refined_logits[own], alpha[own])
+    return error_loss(error, coarse, output.refined_logits[own], alpha[own]) * (len(own) / len(alpha))
 
 
 @_in_float32

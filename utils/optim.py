@@ -41,6 +41,18 @@ def parameter_groups(
     return groups
 
 
+def by_depth(encoder: nn.Module) -> list[nn.Module]:
+    """The parts of a Swin of timm's in the order in which an image passes them: patch embedding, then each block."""
+    parts: list[nn.Module] = []
+    for child in encoder.children():
+        blocks = getattr(child, "blocks", None)
+        if blocks is None:
+            parts.append(child)
+        else:  # a stage: what merges patches belongs to its first block
+            parts += [nn.ModuleList([child.downsample, blocks[0]]), *blocks[1:]]
+    return parts
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group to its peak times `factor`."""
     for group in optimizer.param_groups:

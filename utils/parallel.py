@@ -18,6 +18,7 @@ from utils.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WORKER_KILLED = "a worker process was killed, most likely for want of memory: use fewer of them (--num-workers)"
 
 
 def ordered_map(
@@ -47,9 +48,7 @@ def ordered_map(
         while pending:
             yield pending.popleft().result()
     except BrokenExecutor as error:
-        raise UserError(
-            "a worker process was killed, most likely for want of memory: use fewer of them (--num-workers)"
-        ) from error
+        raise UserError(WORKER_KILLED) from error
     finally:
         # Not in processes: when these are killed, a thread of their pool stumbles over calls that were cancelled.
         for future in () if isinstance(executor, ProcessPoolExecutor) else pending:
@@ -129,6 +128,25 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             for process in set(multiprocessing.active_children()) - others:
                 process.kill()
             raise
+
+
+def start_method() -> str | None:
+    """How processes of a DataLoader begin: from a clean one, where the system has it; safe beside threads and CUDA.
+
+    They hold none of this process' files: a lock ends with the process that took it.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return None
+    # What the scripts import, once for all processes instead of once for each.
+    multiprocessing.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "pandas", "matplotlib.figure"])
+    return "forkserver"
+
+
+def start_loader_process(_: int) -> None:
+    """Begins a process of a DataLoader: signals are the parent's to handle, which then ends it."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # the processes are the parallelism
 
 
 @contextmanager
