@@ -6,6 +6,7 @@ python train.py ... --resume                     continues the run in --run-dir 
 torchrun --nproc-per-node 8 train.py ...         the same on 8 GPUs; on more machines, with torchrun's --nnodes
 """
 
+import math
 import os
 import shlex
 import sys
@@ -17,7 +18,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -25,7 +25,14 @@ from tqdm import tqdm
 
 from config import RUNS, Config, EmbeddedConfig, parse_train
 from models import Crops, FeatureAlignment, MaskTeacher, MattingOutput, PretrainedWeightsError, Routing, TSRMatte
-from utils.checkpoint import DamagedCheckpointError, describe_error, load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import (
+    DamagedCheckpointError,
+    checksum,
+    describe_error,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from utils.costs import peak_gb
 from utils.crops import to_crops
 from utils.datasets import AlphaDataset, MattingDataset, Sample
@@ -43,7 +50,7 @@ from utils.pairs import Pair, find_layout
 from utils.parallel import start_loader_process, start_method
 from utils.plots import Preview, save_curves, save_previews
 from utils.problems import write_problems
-from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
+from utils.run_folder import RunFolder, Table, read_tables, refuse_differences, to_json, versions
 from utils.run_log import RunLog
 from utils.sampler import StepSampler
 from utils.scoring import DIFFERENCE_METRICS, ImageScores, Scores, mean_scores, score_image
@@ -56,7 +63,7 @@ from utils.transforms import EvalTransform, Preprocess, TrainTransform
 
 
 @dataclass
-class Progress:
+class Position:
     """How far a run is; its optimiser steps are the learner's to count.
 
     Attributes:
@@ -105,38 +112,50 @@ def main() -> int:
 
 
 def train(config: Config, world: Processes) -> int:
-    """Starts a run, or finds the one that is to be continued."""
+    """Starts a run, or finds the one that is to be continued, and what it is trained on."""
     run, optim = config.run, config.optim
-    refuse_idle_processes(config, world)
     with world.first(lambda: RunFolder(run.run_dir, resume=run.resume, auto_resume=run.auto_resume)) as folder:
         checkpoint = world.each(lambda: folder.load(world.print))
-        progress = Progress(**checkpoint["progress"]) if checkpoint else Progress()
+        if checkpoint and not {"training", "position"} <= checkpoint.keys():
+            world.fail(
+                f"--resume: {folder.loaded} holds no run, only weights: put the run's own file back, or start a new "
+                f"run from these with --init-from in another --run-dir"
+            )
+        position = Position(**checkpoint["position"]) if checkpoint else Position()
         if checkpoint:
+            if len(set(world.gather((folder.loaded.name, checkpoint["training"]["step"])))) > 1:
+                world.fail(f"--resume: not all processes see the same files in {folder.path}: give a shared folder")
             world.each(lambda: refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.loaded))
-            if progress.is_over(optim.epochs, optim.patience):
-                world.print(f"{folder.loaded}: all is done; the best checkpoint is {folder.best}")
+            if position.is_over(optim.epochs, optim.patience):
+                world.print(f"{folder.loaded}: all is done; {describe_best(folder, position)}")
                 return 0
         data = world.first(lambda: find_data(config))
         if checkpoint and checkpoint["data"] != data.fingerprint:
             where = " and ".join(str(each) for each in (config.data.data_root, config.composition.backgrounds) if each)
             world.fail(f"--resume: {folder.loaded} was trained on other pictures than {where} holds")
-        return finish(config, folder, checkpoint, progress, data, world)
+        train_on(config, folder, checkpoint, position, data, world)
+        world.print(describe_best(folder, position))
+        world.print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
+        return 0 if math.isfinite(position.best_sad) else 1
 
 
-def finish(
+def train_on(
     config: Config,
     folder: RunFolder,
     checkpoint: dict[str, Any] | None,
-    progress: Progress,
+    position: Position,
     data: TrainingSet,
     world: Processes,
-) -> int:
+) -> None:
     """Trains and validates, from wherever the run stands to its end."""
     run, optim = config.run, config.optim
-    network = world.each(lambda: build_network(config, resuming=folder.resuming, tell=world.print)).to(world.device)
-    teacher = build_teacher(config, folder, world, begun=bool(checkpoint) and checkpoint["training"]["step"] > 0)
+    begun = bool(checkpoint) and checkpoint["training"]["step"] > 0
+    network = world.each(lambda: build_network(config, world.print, resuming=folder.resuming)).to(world.device)
+    teacher, is_taught = build_teacher(config, folder, world, begun=begun)
     learner = build_learner(config, network, teacher, world)
     if checkpoint:
+        if begun and teacher is not None and checkpoint["taught_by"] != checksum(teacher.state_dict()):
+            world.fail(f"--resume: {folder.teacher} is another than the one the run has learnt from: put that one back")
         learner.restore(checkpoint.pop("training"), checkpoint.pop("model"), folder.loaded)  # and lets go of them
     predicting = network if learner.ema is None else learner.ema.module
     preprocess = Preprocess(image_size=config.data.image_size, keep_aspect=config.data.keep_aspect)
@@ -146,11 +165,12 @@ def finish(
     def save() -> None:
         training = learner.state()  # of all processes
         if world.is_first:
-            state = {"model": predicting.state_dict(), "training": training, "progress": asdict(progress)}
-            folder.save({**described, **state, "data": data.fingerprint})
+            state = {"model": predicting.state_dict(), "training": training, "position": asdict(position)}
+            taught_by = None if teacher is None else checksum(teacher.state_dict())
+            folder.save({**described, **state, "data": data.fingerprint, "taught_by": taught_by})
 
     def open_log() -> RunLog:
-        return RunLog(folder.path, step=learner.step, epoch=progress.epoch, tensorboard=run.tensorboard)
+        return RunLog(folder.path, step=learner.step, epoch=position.epoch, tensorboard=run.tensorboard)
 
     log = world.each(lambda: open_log() if world.is_first else None)
     if world.is_first:
@@ -181,32 +201,36 @@ def finish(
             interruption=interruption,
         )
         announce(config, network, teacher, trainer.sampler, data, world)
-        if teacher is not None and not folder.teacher.exists():
+        if not is_taught:
             fit_teacher(config, teacher, data, folder, world, interruption)
-        while not progress.is_over(optim.epochs, optim.patience):
-            trainer.train_epoch(progress.epoch)
-            epoch, found = progress.epoch + 1, []
+        while not position.is_over(optim.epochs, optim.patience):
+            trainer.train_epoch(position.epoch)
+            epoch, found = position.epoch + 1, []
             if epoch % run.validate_every == 0 or epoch == optim.epochs:
                 found = world.gather(validate(config, predictor, data.val, world, interruption))
                 trainer.save_and_stop_if_asked()  # what was found may not be whole
                 scores = mean_scores(world.interleave([share.scores for share in found]))
-                improved = progress.note(scores.mean["SAD"])
+                if position.note(scores.mean["SAD"]) and world.is_first:
+                    state = {"model": predicting.state_dict(), "epoch": epoch, "scores": scores.mean}
+                    save_checkpoint(folder.best, {**described, **state})
                 if world.is_first:
                     record_validation(folder, log, epoch, learner.step, scores, found)
-                    if improved:
-                        state = {"model": predicting.state_dict(), "epoch": epoch, "scores": scores.mean}
-                        save_checkpoint(folder.best, {**described, **state})
-            progress.epoch = epoch
+            position.epoch = epoch
             if found or run.keep_epochs:
                 save()
                 trainer.saving.done()
                 if world.is_first:
                     folder.keep(epoch, run.keep_epochs)
-    if progress.epoch < optim.epochs:
-        world.print(f"stopped after epoch {progress.epoch}: {progress.since_best} validations without a new best")
-    world.print(f"best validation SAD {progress.best_sad:.4f}: {folder.best}")
-    world.print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
-    return 0
+    if position.epoch < optim.epochs:
+        world.print(f"stopped after epoch {position.epoch}: {position.since_best} validations without a new best")
+
+
+def describe_best(folder: RunFolder, position: Position) -> str:
+    """One line on the best checkpoint."""
+    if not math.isfinite(position.best_sad):
+        return "no validation was finite, so there is no best checkpoint: lower --learning-rate or use --precision fp32"
+    where = folder.best if folder.best.exists() else f"{folder.best}, which is gone"
+    return f"best validation SAD {position.best_sad:.4f}: {where}"
 
 
 def matting_objective(
@@ -266,8 +290,7 @@ def record_validation(
         f"epoch {epoch}: validation SAD {mean['SAD']:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
         f"{scores.constant_sad:.4f}), MSE {mean['MSE']:.5f}, MAD {mean['MAD']:.5f}"
     )
-    tables = (pd.read_csv(folder.path / name) for name in ("log.csv", "validation.csv"))
-    save_curves(folder.path / "curves.png", *tables, scores.constant_sad)
+    save_curves(folder.path / "curves.png", *read_tables(folder.path), scores.constant_sad)
     if previews := [each for share in found for each in share.previews]:
         title = f"validation after epoch {epoch}: SAD {mean['SAD']:.3f} over {len(scores.per_image)} images"
         save_previews(folder.path / "previews" / f"epoch_{epoch:03d}.png", previews, title)
@@ -309,7 +332,7 @@ def find_data(config: Config) -> TrainingSet:
     return found
 
 
-def build_network(config: Config, *, resuming: bool, tell: Callable[[str], object] = print) -> TSRMatte:
+def build_network(config: Config, tell: Callable[[str], object], *, resuming: bool) -> TSRMatte:
     """The network at its first step: from scratch, with ImageNet weights, or with those of --init-from.
 
     Nothing is read or downloaded where a checkpoint will replace it anyway. What a user should know, `tell` gets.
@@ -427,36 +450,47 @@ def loading(config: Config, world: Processes) -> dict[str, Any]:
     }
 
 
-def build_teacher(config: Config, folder: RunFolder, world: Processes, *, begun: bool) -> MaskTeacher | None:
+def build_teacher(
+    config: Config, folder: RunFolder, world: Processes, *, begun: bool
+) -> tuple[MaskTeacher | None, bool]:
     """The frozen teacher: of this or another run, from ImageNet (swin), or yet to be trained.
+
+    Args:
+        config: Of the run.
+        folder: Of the run; the teacher is kept there.
+        world: The processes that train together.
+        begun: Whether the student has learnt from it already.
+
+    Returns:
+        The teacher, and whether it has learnt all it is to learn.
 
     Raises:
         UserError: The student has learnt from a teacher that is no longer there.
     """
     kind, model = config.teacher.teacher, config.model
     if kind == "none":
-        return None
-    if begun and not folder.teacher.exists():
+        return None, True
+    if world.is_first and not folder.resuming:  # left by a start that was killed, with other settings perhaps
+        remove_file(folder.teacher)
+        remove_file(folder.teacher_training)
+    is_here = world.first(folder.teacher.exists)  # another machine may see it later
+    if begun and not is_here:
         world.fail(f"--resume: {folder.teacher} is gone, which the run has learnt from: put it back, or start anew")
     torch.manual_seed(config.run.seed + 1)  # the same teacher, however the network before it was made
-    source = folder.teacher if folder.teacher.exists() else config.teacher.teacher_checkpoint
-    keep: dict[str, Any] | None = None
+    source = folder.teacher if is_here else config.teacher.teacher_checkpoint
     if source is not None:
         teacher, saved = world.each(lambda: load_teacher(source, kind))
-        keep = saved if source != folder.teacher else None
     else:
         weights = {"pretrained": model.pretrained, "backbone_weights": model.backbone_weights} if kind == "swin" else {}
         try:
             teacher = MaskTeacher(**teacher_arguments(config), **weights)
         except PretrainedWeightsError as error:
             raise UserError(f"{error}; give --backbone-weights FILE, or --teacher cnn") from error
-        if weights.get("pretrained"):  # it has learnt to see already
-            keep = {"teacher": teacher_arguments(config), "model": teacher.state_dict()}
-    world.gather(None)  # all have looked for the file before it is written
-    if keep and world.is_first:
-        save_checkpoint(folder.teacher, keep)
-    world.gather(None)  # and it is there when they look again
-    return teacher.eval().requires_grad_(False).to(world.device)
+        saved = {"teacher": teacher_arguments(config), "model": teacher.state_dict()}
+    is_taught = source is not None or (kind == "swin" and model.pretrained)  # which has learnt to see already
+    if is_taught and not is_here and world.is_first:
+        save_checkpoint(folder.teacher, saved)
+    return teacher.eval().requires_grad_(False).to(world.device), is_taught
 
 
 def load_teacher(path: Path, kind: str) -> tuple[MaskTeacher, dict[str, Any]]:
@@ -503,7 +537,7 @@ def fit_teacher(
         max_dropped_steps=config.optim.max_dropped_steps,
     )
     epochs_done = 0
-    if folder.teacher_training.exists():
+    if world.first(folder.teacher_training.exists):
         try:
             saved = load_checkpoint(folder.teacher_training)
             learner.restore(saved["training"], {}, folder.teacher_training)
@@ -542,7 +576,8 @@ def fit_teacher(
     while epochs_done < options.teacher_epochs:
         trainer.train_epoch(epochs_done)
         auto_encoder.eval()
-        error = reconstruction_error(auto_encoder, held_out, world)
+        error = reconstruction_error(auto_encoder, held_out, world, interruption)
+        trainer.save_and_stop_if_asked()  # it may be of some mattes only
         epochs_done += 1
         if world.is_first:
             tqdm.write(
@@ -550,7 +585,6 @@ def fit_teacher(
             )
             table.append({"epoch": epochs_done, "step": learner.step, "reconstruction_MAD": error})
         save()
-        trainer.save_and_stop_if_asked()
     teacher.eval().requires_grad_(False)
     if world.is_first:
         save_checkpoint(folder.teacher, {"teacher": teacher_arguments(config), "model": teacher.state_dict()})

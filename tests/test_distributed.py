@@ -269,7 +269,9 @@ def test_one_process_needs_nobody() -> None:
 
 def test_processes_that_nobody_numbered() -> None:
     with (
-        pytest.raises(UserError, match="LOCAL_RANK is not set: start the processes with torchrun"),
+        pytest.raises(
+            UserError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set: start the processes with torchrun"
+        ),
         processes({"WORLD_SIZE": "2", "RANK": "0"}, "cpu"),
     ):
         pytest.fail("it started")

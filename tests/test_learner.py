@@ -464,7 +464,7 @@ def real_work(make_pair: Callable, device: torch.device) -> list[tuple[Learner, 
         loss=LossConfig(structure_weight=0.5),
         run=train.replace(config.run, precision="bf16" if device.type == "cuda" else "fp32"),
     )
-    network = train.build_network(config, resuming=False).to(device)
+    network = train.build_network(config, print, resuming=False).to(device)
     teacher = MaskTeacher(**train.teacher_arguments(config)).eval().requires_grad_(False).to(device)
     student = train.build_learner(config, network, teacher, world)
     matting = train.matting_objective(config, Preprocess(image_size=64), teacher, device)

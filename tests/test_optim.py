@@ -110,7 +110,7 @@ def built(**optim: Any) -> tuple[TSRMatte, dict[nn.Parameter, dict[str, Any]]]:
     small = {"window_size": 2, "decoder_width": 16, "refiner_width": 8}
     config: Config = demo()
     config = replace(config, model=replace(config.model, **small), optim=replace(config.optim, **optim))
-    network = train.build_network(config, resuming=False)
+    network = train.build_network(config, print, resuming=False)
     learner = train.build_learner(config, network, None, Processes(0, 1, torch.device("cpu")))
     return network, {parameter: group for group in learner.optimizer.param_groups for parameter in group["params"]}
 

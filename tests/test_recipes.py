@@ -130,7 +130,7 @@ def test_it_starts_at_the_weights_of_another_run(monkeypatch, tmp_path, pictures
     with stopped_at(train.Trainer, "train_epoch"):
         train_here(monkeypatch, pictures, tmp_path / "run", *more)
     wanted, last = (load_checkpoint(path) for path in (source / "best.pth", tmp_path / "run" / "last.pth"))
-    assert last["training"]["step"] == 0 and last["progress"]["epoch"] == 0
+    assert last["training"]["step"] == 0 and last["position"]["epoch"] == 0
     assert same(last["model"], wanted["model"])
     network = {k.removeprefix("network."): v for k, v in last["training"]["module"].items() if k.startswith("network.")}
     assert same(dict(network), dict(wanted["model"]))
@@ -311,7 +311,7 @@ def test_the_newest_epochs_are_kept_whole(monkeypatch, tmp_path, pictures):
     assert kept == {"epoch_003.pth", "epoch_004.pth"} and all(path.exists() for path in foreign)
     for epoch in (3, 4):
         state = load_checkpoint(folder / f"epoch_{epoch:03d}.pth")
-        assert state["progress"]["epoch"] == epoch and state["training"]["step"] == 2 * epoch
+        assert state["position"]["epoch"] == epoch and state["training"]["step"] == 2 * epoch
     other.mkdir()
     shutil.copy(folder / "epoch_003.pth", other / "last.pth")
     train_here(monkeypatch, pictures, other, *more, "--resume")
@@ -411,7 +411,7 @@ def test_another_training_is_no_resume(run, source, pictures):
     for flag, old, new in (
         ("--l1-weight", "1.0", "2.0"), ("--image-size", "64", "128"), ("--decoder-width", "16", "32"),
         ("--dataset", "custom", "DIS5K"), ("--ema-decay", "0.0", "0.9"), ("--layer-decay", "1.0", "0.8"),
-        ("--patience", "None", "3"), ("--batch-size", "4", "2"), ("--seed", "0", "1"),
+        ("--batch-size", "4", "2"), ("--seed", "0", "1"),
     ):  # fmt: skip
         ended = run(train.main, *options(pictures, source, "--resume", flag, new))
         assert ended.status == 2 and f"{flag} {old} -> {new}" in ended.err, ended.err
@@ -454,7 +454,7 @@ def full_disk_at(owner: object, name: str, call: int, limit_bytes: int) -> Itera
         ((Learner, "make_step", 4), 1_000_000, "last.pth", 1),
         ((Learner, "make_step", 6), 0, "log.csv", 3),
         ((train, "record_validation", 1), 0, "validation.csv", 2),
-        ((train, "record_validation", 2), 1_000_000, "best.pth", 4),
+        ((train, "mean_scores", 2), 1_000_000, "best.pth", 4),
     ],
 )
 def test_a_full_disk_costs_a_step_and_nothing_else(

@@ -254,7 +254,7 @@ def apart(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], start
 def assert_close_runs(folder: Path, single: Path, begun: Path) -> None:
     """Weights, averages, teacher and rows of several processes and of one: the same but for the order of sums."""
     several, one, start = (load(each) for each in (folder, single, begun))
-    assert several["progress"]["epoch"] == one["progress"]["epoch"] > 0
+    assert several["position"]["epoch"] == one["position"]["epoch"] > 0
     assert several["training"]["step"] == one["training"]["step"]
     assert apart(several["model"], one["model"], start["model"]) < 1e-3
     if "module" in start["training"] and several["training"]["module"].keys() == start["training"]["module"].keys():
@@ -294,7 +294,7 @@ def test_two_processes_resume_bit_by_bit(several):
     """Rows but for the last digits: what is saved of a mean is added up over the processes earlier."""
     whole, killed = several / "whole" / "run", several / "killed" / "run"
     assert ends(several / "killed", 0) == [9, 9] and ends(several / "killed", 1) == [0, 0]
-    for name, keys in {"last.pth": ("model", "progress"), "best.pth": ("model", "epoch", "scores")}.items():
+    for name, keys in {"last.pth": ("model", "position"), "best.pth": ("model", "epoch", "scores")}.items():
         assert all(same(load(killed, name)[key], load(whole, name)[key]) for key in keys), name
     for key in ("module", "optimizer", "step"):
         assert same(load(killed)["training"][key], load(whole)["training"][key]), key

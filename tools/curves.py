@@ -5,7 +5,6 @@ python -m tools.curves RUN [RUN ...] [--output curves.png]
 A RUN is a run folder of train.py. It may still be running, or have been interrupted: it is shown as far as it got.
 """
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,7 @@ from config import CurvesConfig, parse_cli
 from utils.errors import UserError, run_script
 from utils.files import require_writable
 from utils.plots import RunTables, save_comparison
-
-LOG_COLUMNS = ("step", "epoch", "total", "images_per_second")
-VALIDATION_COLUMNS = ("epoch", "SAD", "MSE", "coarse_SAD")
+from utils.run_folder import read_tables
 
 
 def main() -> int:
@@ -62,26 +59,7 @@ def read_run(folder: Path) -> RunTables:
         raise UserError(
             f"RUN {folder}: no log.csv there; name run folders of train.py that have made their first steps"
         )
-    return RunTables(
-        read_table(folder / "log.csv", LOG_COLUMNS), read_table(folder / "validation.csv", VALIDATION_COLUMNS)
-    )
-
-
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The whole rows of a CSV file: the last one may be half written. No rows if there is no file yet.
-
-    Raises:
-        UserError: It is no such table, or does not have these columns, of numbers.
-    """
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
-        return pd.DataFrame(columns=columns, dtype=float)
-    try:
-        return pd.read_csv(io.StringIO(whole)).astype(dict.fromkeys(columns, float))
-    except (ValueError, KeyError) as error:  # of pandas' parser, too
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not the table of a run ({reason}); name another folder") from error
+    return RunTables(*read_tables(folder))
 
 
 def summary(run: RunTables) -> dict[str, str]:

@@ -48,8 +48,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, previous: Path | No
     if path.suffix == ".safetensors":
         description = json.dumps({key: state[key] for key in DESCRIPTION})
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state["model"].items()}
-        checksum = f"{_checksum(description, tensors):08x}"
-        payload = to_safetensors(tensors, metadata={"tsr_matte": description, "crc32": checksum})
+        crc = f"{checksum(tensors, description):08x}"
+        payload = to_safetensors(tensors, metadata={"tsr_matte": description, "crc32": crc})
     else:
         # Through memory: on a full disk, torch.save raises an unclear RuntimeError, a plain write what it is.
         buffer = io.BytesIO()
@@ -105,16 +105,16 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     description = metadata.get("tsr_matte", "{}")
-    if "crc32" in metadata and int(metadata["crc32"], 16) != _checksum(description, tensors):
+    if "crc32" in metadata and int(metadata["crc32"], 16) != checksum(tensors, description):
         raise ValueError("wrong checksum")
     return {**json.loads(description), "model": tensors}
 
 
-def _checksum(description: str, tensors: Mapping[str, Tensor]) -> int:
-    """CRC-32 of a description and contiguous tensors on the CPU, with their names, types and shapes."""
+def checksum(tensors: Mapping[str, Tensor], description: str = "") -> int:
+    """CRC-32 of tensors, with their names, types and shapes, and of what is said of them."""
     crc = zlib.crc32(description.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].cpu().contiguous()
         crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
         crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
     return crc

@@ -187,11 +187,13 @@ def processes(environment: Mapping[str, str], device: str | None) -> Iterator[Pr
     Raises:
         UserError: There is no such device, or not one for each process.
     """
-    size = int(environment.get("WORLD_SIZE", 1))
+    size = int(environment.get("WORLD_SIZE") or 1)
     if size == 1:
-        yield Processes(0, 1, None if device is None else _own_device(device, 0, 1))
+        own = None if device is None else _own_device(device, 0, 1)
+        _make_current(own)
+        yield Processes(0, 1, own)
         return
-    if lacking := [name for name in ("RANK", "LOCAL_RANK") if name not in environment]:
+    if lacking := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]:
         raise UserError(
             f"WORLD_SIZE is {size}, but {', '.join(lacking)} is not set: start the processes with torchrun, or unset it"
         )
@@ -205,13 +207,20 @@ def processes(environment: Mapping[str, str], device: str | None) -> Iterator[Pr
     world = Processes(rank, size, None, dist.group.WORLD, int(environment.get("LOCAL_WORLD_SIZE", size)))
     if device is not None:
         world = replace(world, device=world.each(lambda: _own_device(device, local, size)))
-    if world.device is not None and world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
+    _make_current(world.device)
     yield world
     # Not after an exception: others may be gone, and would be waited for.
     sys.stdout.flush()
     world.gather(None)  # torchrun ends all when one has ended with another status than 0: not before all are done
     dist.destroy_process_group()
+
+
+def _make_current(device: "torch.device | None") -> None:
+    """What is timed, or pinned, without a word about where, belongs to this GPU."""
+    if device is not None and device.type == "cuda" and device.index is not None:
+        import torch
+
+        torch.cuda.set_device(device)
 
 
 def _own_device(device: str, local: int, size: int) -> "torch.device":

@@ -25,7 +25,11 @@ class UserError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised as Ctrl-C is."""
+    """SIGTERM, or another signal that ends a program, raised as Ctrl-C is."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def printable(text: str) -> str:
@@ -63,9 +67,9 @@ def run_script(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         _tell("interrupted")
         status = 128 + signal.SIGINT
-    except Terminated:
+    except Terminated as error:
         _tell("terminated")
-        status = 128 + signal.SIGTERM
+        status = 128 + error.number
     except BrokenPipeError:  # whoever read the output has gone, as `head` does: no fault, and nobody to tell
         _drop_output()
         status = 141

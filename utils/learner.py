@@ -90,6 +90,7 @@ class Learner:
         """
         set_learning_rate(self.optimizer, rate)
         parts: list[tuple[list[str], Tensor]] = []
+        found: list[tuple[dict[str, Tensor], int]] = []
         self.clock.start()
         for at, size in enumerate(sizes):
             batch = next(batches)
@@ -101,8 +102,11 @@ class Learner:
                 # The processes' gradients are averaged, hence their number.
                 self.scaler.scale(terms["total"] * (size * self.world.size / images)).backward()
             self.clock.lap("backward")
-            self.terms.add(terms, size)
+            found.append(({name: term.detach() for name, term in terms.items()}, size))
             parts.append((batch.name if size else [], terms["total"].detach()))
+        # What follows is never interrupted by an error of the loader's: until here, nothing has been changed.
+        for terms, size in found:
+            self.terms.add(terms, size)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         lost = ~torch.stack([norm.detach(), *(total for _, total in parts)]).isfinite().all()
@@ -111,7 +115,7 @@ class Learner:
         self.optimizer.grad_scale, self.optimizer.found_inf = None, lost
         self.optimizer.step()
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # memory that a validation can use
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.averaged, step=self.step)

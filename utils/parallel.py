@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
+from multiprocessing import forkserver
 from typing import TypeVar
 
 import cv2
@@ -138,8 +139,22 @@ def start_method() -> str | None:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
     # What the scripts import, once for all processes instead of once for each.
-    multiprocessing.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "pandas", "matplotlib.figure"])
+    forkserver.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "pandas", "matplotlib.figure"])
+    with _sigterm_ignored():  # which is inherited: a signal to the whole group is this process' to handle
+        forkserver.ensure_running()
     return "forkserver"
+
+
+@contextmanager
+def _sigterm_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start_loader_process(_: int) -> None:
@@ -147,6 +162,7 @@ def start_loader_process(_: int) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     cv2.setNumThreads(1)  # the processes are the parallelism
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 @contextmanager

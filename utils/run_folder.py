@@ -10,6 +10,7 @@ problems.csv  of the pictures                         .lock           who works 
 """
 
 import csv
+import io
 import json
 import os
 import platform
@@ -79,13 +80,21 @@ class RunFolder:
             self.resuming = self._holds_run(resume, auto_resume)
             require_writable(path, "--run-dir")  # now, not after the first epoch
             self._made = not path.exists()
-            path.mkdir(parents=True, exist_ok=True)
+            self._make()
             alone = self._lock.hold("--run-dir")
         except BaseException:
             self.close()
             raise
         for folder in (path, self.previews):
             remove_stale(folder, alone=alone)
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a link to nowhere, a name that is too long
+            raise UserError(
+                f"--run-dir {self.path}: cannot be made ({error.strerror}); choose another folder"
+            ) from error
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -147,8 +156,8 @@ class RunFolder:
                 tell(f"{faults[0]}; continuing from {path}, the checkpoint before it")
             return state
         raise UserError(
-            f"{'; '.join(faults)}; copy an epoch_*.pth of the run to {self.last.name} if there is one, or start "
-            f"again in another --run-dir"
+            f"{'; '.join(faults)}; remove both and copy an epoch_*.pth of the run to {self.last.name} if there is one, "
+            f"or start again in another --run-dir"
         )
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -157,6 +166,8 @@ class RunFolder:
         Raises:
             CannotWriteError: The disk is full, or the folder cannot be written; both are as they were.
         """
+        if self._lock.is_held and not self._lock.path.exists():
+            raise UserError(f"{self.path}: was removed while the run was at work; what it has learnt since is lost")
         # A damaged one must not take the place of the one that was continued from.
         save_checkpoint(self.last, state, previous=None if self._damaged_last else self.previous)
         self._damaged_last = False
@@ -187,8 +198,11 @@ class RunFolder:
         path = self.path / "config.json"
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there, or damaged: no reason to train nothing
+        except OSError:  # not there
             before = {}
+        except ValueError:  # damaged: no reason to train nothing
+            before = {}
+            os.replace(path, path.with_name("config.json.damaged"))
         before = before if isinstance(before, dict) else {}
         starts = before.get("starts")
         start = {
@@ -240,15 +254,15 @@ class Table:
             UserError: The file had other columns when it was opened.
             CannotWriteError: The disk is full, or the file cannot be written.
         """
-        first = self.columns is None
-        if first:
-            self.columns = list(row)
+        self.columns = self.columns or list(row)
         if self._of_file:
             self._require_columns(list(row))
         assert list(row) == self.columns, f"{self.path}: columns {list(row)} differ from {self.columns}"
         try:
             with open(self.path, "a", encoding="utf-8", newline="") as file:
-                pd.DataFrame([row]).to_csv(file, index=False, header=first)
+                pd.DataFrame([row]).to_csv(file, index=False, header=file.tell() == 0)
+                file.flush()
+                os.fsync(file.fileno())  # as the checkpoints are: neither outlives the other in a power cut
         except OSError as error:
             raise CannotWriteError(f"{self.path}: cannot be written ({error.strerror}); free space") from error
 
@@ -286,6 +300,29 @@ class Table:
         return UserError(f"{self.path}: {fault}; move the file away, and a new one is begun")
 
 
+def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """log.csv and validation.csv of a run, as far as they are written.
+
+    Raises:
+        UserError: One of them is no such table.
+    """
+    log = _read_table(folder / "log.csv", ("step", "epoch", "total", "images_per_second"))
+    return log, _read_table(folder / "validation.csv", ("epoch", "SAD", "MSE", "coarse_SAD"))
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The whole rows of a table that has these columns of numbers; no rows if there is no file yet."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return pd.DataFrame(columns=columns, dtype=float)
+    try:
+        return pd.read_csv(io.StringIO(whole)).astype(dict.fromkeys(columns, float))
+    except (ValueError, KeyError) as error:  # of pandas' parser, too
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not the table of a run ({reason}); move it away") from error
+
+
 def to_json(value: Any) -> Any:
     """The value as JSON types: paths become text, tuples lists."""
     if isinstance(value, dict):
@@ -298,7 +335,7 @@ def to_json(value: Any) -> Any:
 FREE_ON_RESUME = {  # of the pictures, names are compared elsewhere; where they lie is free, and what changes no result
     "data_root", "backgrounds", "foregrounds", "on_bad", "max_pixels", "pretrained", "backbone_weights",
     "teacher_checkpoint", "batch_px", "save_every", "keep_epochs", "auto_resume", "tensorboard", "compile",
-    "checkpoint_activations", "init_from", "max_dropped_steps",
+    "checkpoint_activations", "init_from", "max_dropped_steps", "patience",
 }  # fmt: skip
 FIXED_OF_RUN = {"seed", "precision", "validate_every"}
 
@@ -318,7 +355,10 @@ def refuse_differences(before: dict[str, dict], now: dict[str, dict], path: Path
         if before.get(section, {}).get(name) != value
     ]
     if differing:
-        raise UserError(f"--resume: {path} was trained with other settings ({'; '.join(differing)}); use the same ones")
+        raise UserError(
+            f"--resume: {path} was trained with other settings ({'; '.join(differing)}); use the same ones, or start a "
+            f"new run from its weights with --init-from"
+        )
 
 
 def commit() -> str | None:

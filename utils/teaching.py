@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from models import MaskDecoder, MaskTeacher
 from utils.distributed import Processes
 from utils.inference import autocast
+from utils.interruption import Interruption
 from utils.losses import l1_loss
 
 
@@ -55,18 +56,23 @@ class Reconstruction:
 
 
 @torch.inference_mode()
-def reconstruction_error(auto_encoder: AutoEncoder, held_out: DataLoader, world: Processes) -> float:
+def reconstruction_error(
+    auto_encoder: AutoEncoder, held_out: DataLoader, world: Processes, interruption: Interruption
+) -> float:
     """Mean absolute error of the drawn-again mattes, alpha in [0, 1], each image weighing the same.
 
     Args:
         auto_encoder: In eval mode.
         held_out: This process' share of the samples; together, the processes have at least one.
         world: The processes.
+        interruption: Ends it after the batch at hand.
     """
     errors: list[float] = []
     for batch in held_out:
+        if interruption.signal:
+            break
         alpha = batch.alpha.to(world.device)
         drawn = auto_encoder(alpha).sigmoid()
         errors += (drawn - alpha).abs().mean(dim=(1, 2, 3)).tolist()
     gathered = [error for share in world.gather(errors) for error in share]
-    return sum(gathered) / len(gathered)
+    return sum(gathered) / max(1, len(gathered))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -111,11 +112,17 @@ class Trainer:
                 )
                 # Stochastic depth draws from this generator: a function of the step, so that a resume repeats it.
                 torch.manual_seed(seed_number("step", self.seed, learner.step, self.world.rank) % 2**63)
-                learner.make_step(batches, sampler.batches(at), sampler.images(at), self.objective, rate)
+                try:
+                    learner.make_step(batches, sampler.batches(at), sampler.images(at), self.objective, rate)
+                except UserError:  # a file that cannot be read, say: the steps before it are not lost
+                    if self.world.size == 1:  # others would wait in the middle of theirs
+                        with suppress(UserError):
+                            self.save()
+                    raise
                 bar.update(sampler.images(at))
                 if learner.step % self.log_every == 0 or at == sampler.steps - 1:
                     self.report(epoch, rate, bar)
-                self.save_and_stop_if_asked()
+                self.save_and_stop_if_asked(due=self.saving.is_due(learner.step))
 
     def report(self, epoch: int, rate: float, bar: tqdm) -> None:
         """Writes a row of the log: the host waits for the device only here."""
@@ -132,13 +139,16 @@ class Trainer:
             figures["left_in_all"] = timedelta(seconds=round(images / row["images_per_second"]))
         bar.set_postfix(figures)
 
-    def save_and_stop_if_asked(self) -> None:
+    def save_and_stop_if_asked(self, *, due: bool = False) -> None:
         """Saves if it is time, in all processes; a signal to one of them stops all.
+
+        Args:
+            due: Whether it is time, for one of the processes.
 
         Raises:
             KeyboardInterrupt, Terminated: It was asked to stop, and everything is saved.
         """
-        signal, due = self.world.largest(self.interruption.signal, int(self.saving.is_due(self.learner.step)))
+        signal, due = self.world.largest(self.interruption.signal, int(due))
         if signal or due:
             self.save()
             self.saving.done()
