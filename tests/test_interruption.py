@@ -11,6 +11,7 @@ from utils.errors import Terminated
 from utils.interruption import Interruption, end_with
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)  # unknown to Windows
 
 
 def handlers() -> list:
@@ -67,3 +68,22 @@ def test_the_program_ends_as_by_the_signal() -> None:
         end_with(signal.SIGINT)
     with pytest.raises(Terminated):
         end_with(signal.SIGTERM)
+
+
+@pytest.mark.skipif(HANGUP is None, reason="no SIGHUP")
+def test_a_closed_terminal_is_noted_unless_it_is_to_be_ignored() -> None:
+    before = signal.getsignal(HANGUP)
+    try:
+        signal.signal(HANGUP, signal.SIG_DFL)
+        with Interruption() as interruption:
+            signal.raise_signal(HANGUP)
+            assert interruption.signal == HANGUP
+        with pytest.raises(Terminated) as ended:
+            end_with(HANGUP)
+        assert ended.value.number == HANGUP
+        signal.signal(HANGUP, signal.SIG_IGN)  # as nohup does
+        with Interruption() as interruption:
+            signal.raise_signal(HANGUP)
+            assert interruption.signal == 0
+    finally:
+        signal.signal(HANGUP, before)
