@@ -13,11 +13,9 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -30,7 +28,6 @@ from utils.checkpoint import (
     checksum,
     describe_error,
     load_checkpoint,
-    load_weights,
     save_checkpoint,
 )
 from utils.costs import peak_gb
@@ -38,28 +35,26 @@ from utils.crops import to_crops
 from utils.datasets import AlphaDataset, MattingDataset, Sample
 from utils.distributed import Processes, processes
 from utils.errors import UserError, run_script
-from utils.evaluation import evenly_spaced, predictions
 from utils.files import remove_file
 from utils.inference import Predictor, autocast
+from utils.initial_weights import take_over
 from utils.interruption import Interruption
 from utils.learner import Learner, Objective
 from utils.losses import MattingLoss
-from utils.metrics import sad
 from utils.optim import by_depth, count_parameters, parameter_groups
-from utils.pairs import Pair, find_layout
+from utils.pairs import find_layout
 from utils.parallel import start_loader_process, start_method
-from utils.plots import Preview, save_curves, save_previews
 from utils.problems import write_problems
-from utils.run_folder import RunFolder, Table, read_tables, refuse_differences, to_json, versions
+from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
 from utils.run_log import RunLog
 from utils.sampler import StepSampler
-from utils.scoring import DIFFERENCE_METRICS, ImageScores, Scores, mean_scores, score_image
 from utils.seeds import seed_number
 from utils.synthetic import has_embedded, write_embedded
-from utils.teaching import AutoEncoder, Reconstruction, reconstruction_error
+from utils.teaching import AutoEncoder, Reconstruction, load_teacher, reconstruction_error
 from utils.trainer import Saving, Trainer
 from utils.training_set import TrainingSet, find_training_set
 from utils.transforms import EvalTransform, Preprocess, TrainTransform
+from utils.validation import merge, record_validation, validate
 
 
 @dataclass
@@ -200,23 +195,27 @@ def train_on(
             saving=Saving(*run.save_interval()),
             interruption=interruption,
         )
+        validating = {"previews": run.previews, "num_workers": run.num_workers, "max_pixels": config.data.max_pixels}
         announce(config, network, teacher, trainer.sampler, data, world)
         if not is_taught:
             fit_teacher(config, teacher, data, folder, world, interruption)
         while not position.is_over(optim.epochs, optim.patience):
             trainer.train_epoch(position.epoch)
-            epoch, found = position.epoch + 1, []
-            if epoch % run.validate_every == 0 or epoch == optim.epochs:
-                found = world.gather(validate(config, predictor, data.val, world, interruption))
-                trainer.save_and_stop_if_asked()  # what was found may not be whole
-                scores = mean_scores(world.interleave([share.scores for share in found]))
-                if position.note(scores.mean["SAD"]) and world.is_first:
-                    state = {"model": predicting.state_dict(), "epoch": epoch, "scores": scores.mean}
+            epoch = position.epoch + 1
+            validated = epoch % run.validate_every == 0 or epoch == optim.epochs
+            if validated:
+                shares = world.gather(
+                    validate(predictor, data.val, **validating, world=world, interruption=interruption)
+                )
+                trainer.save_and_stop_if_asked()  # the shares may not be whole
+                found = merge(shares, world)
+                if position.note(found.scores.mean["SAD"]) and world.is_first:
+                    state = {"model": predicting.state_dict(), "epoch": epoch, "scores": found.scores.mean}
                     save_checkpoint(folder.best, {**described, **state})
                 if world.is_first:
-                    record_validation(folder, log, epoch, learner.step, scores, found)
+                    record_validation(found, folder, log, epoch=epoch, step=learner.step)
             position.epoch = epoch
-            if found or run.keep_epochs:
+            if validated or run.keep_epochs:
                 save()
                 trainer.saving.done()
                 if world.is_first:
@@ -250,50 +249,6 @@ def matting_objective(
         return matting_loss(output, alpha, crops, crop_alpha, aligned, taught)
 
     return objective
-
-
-class Validation(NamedTuple):
-    """What a process has found out about its share of the validation images."""
-
-    scores: list[ImageScores]
-    coarse_sads: list[float]
-    previews: list[Preview]
-
-
-@torch.inference_mode()
-def validate(
-    config: Config, predictor: Predictor, pairs: list[Pair], world: Processes, interruption: Interruption
-) -> Validation:
-    """Scores this process' share at native resolution, with eval.py's code, until it is interrupted."""
-    predictor.network.eval()
-    found = Validation([], [], [])
-    shown = {pair.name for pair in evenly_spaced(pairs, config.run.previews)}
-    reading = {"num_workers": config.run.num_workers, "max_pixels": config.data.max_pixels}
-    for item in predictions(predictor, world.share(pairs), **reading, title="validate", quiet=not world.is_first):
-        found.scores.append(score_image(item.name, item.pred_alpha(), item.alpha, metrics=DIFFERENCE_METRICS))
-        found.coarse_sads.append(sad(item.pred_alpha("coarse"), item.alpha))
-        if item.name in shown:
-            found.previews.append(item.preview())
-        if interruption.signal:
-            break
-    return found
-
-
-def record_validation(
-    folder: RunFolder, log: RunLog, epoch: int, step: int, scores: Scores, found: list[Validation]
-) -> None:
-    """A row of validation.csv, a line on the screen, the curves so far, and the pictures of this validation."""
-    coarse_sad = float(np.mean([each for share in found for each in share.coarse_sads]))
-    log.add_validation({"epoch": epoch, "step": step, **scores.mean, "coarse_SAD": coarse_sad})
-    mean = scores.mean
-    tqdm.write(
-        f"epoch {epoch}: validation SAD {mean['SAD']:.4f} (coarse {coarse_sad:.4f}, best constant alpha "
-        f"{scores.constant_sad:.4f}), MSE {mean['MSE']:.5f}, MAD {mean['MAD']:.5f}"
-    )
-    save_curves(folder.path / "curves.png", *read_tables(folder.path), scores.constant_sad)
-    if previews := [each for share in found for each in share.previews]:
-        title = f"validation after epoch {epoch}: SAD {mean['SAD']:.3f} over {len(scores.per_image)} images"
-        save_previews(folder.path / "previews" / f"epoch_{epoch:03d}.png", previews, title)
 
 
 # -------------------------------------------------------------------------------------------- before the first step
@@ -347,7 +302,7 @@ def build_network(config: Config, tell: Callable[[str], object], *, resuming: bo
     except PretrainedWeightsError as error:
         raise UserError(f"{error}; give --backbone-weights FILE, or train from scratch with --no-pretrained") from error
     if init_from:
-        take_over(network, config, init_from, tell)
+        take_over(network, architecture(config), init_from, tell)
     if network.refiner is None:  # no loss reaches what expects its gain: processes would wait for that gradient
         network.student.error_head.requires_grad_(False)
     if config.optim.freeze != "none":
@@ -355,36 +310,6 @@ def build_network(config: Config, tell: Callable[[str], object], *, resuming: bo
     if run.checkpoint_activations:
         network.student.checkpoint_activations()
     return network.to(memory_format=torch.channels_last)  # as Swin's feature maps are, and prediction's weights
-
-
-def take_over(network: TSRMatte, config: Config, path: Path, tell: Callable[[str], object]) -> None:
-    """Loads the weights of another run's checkpoint; one of the two may be without refiner, which is said.
-
-    Raises:
-        UserError: The checkpoint is of another architecture; the flags that differ are named.
-    """
-    saved = load_checkpoint(path, "--init-from")
-    if "network" not in saved:
-        raise UserError(f"{path}: holds a teacher; give --init-from the best.pth of its folder")
-    own = architecture(config)
-    of_refiner = (
-        {"refiner", "refiner_width", "refiner_blocks"} if saved["network"]["refiner"] != own["refiner"] else set()
-    )
-    differing = [
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in saved["network"].items()
-        if name not in {"drop_path_rate", *of_refiner} and own[name] != value
-    ]
-    if differing:
-        raise UserError(f"--init-from {path} is of another architecture: give {' '.join(differing)}")
-    weights = saved["model"]
-    if of_refiner and own["refiner"]:
-        weights = {**{f"refiner.{name}": each for name, each in network.refiner.state_dict().items()}, **weights}
-        tell(f"note: {path} has no refiner; it starts from scratch, the coarse stage from there")
-    elif of_refiner:
-        weights = {name: each for name, each in weights.items() if not name.startswith("refiner.")}
-        tell(f"note: the refiner of {path} is left out")
-    load_weights(network, weights, path)
 
 
 def build_learner(config: Config, network: TSRMatte, teacher: MaskTeacher | None, world: Processes) -> Learner:
@@ -491,18 +416,6 @@ def build_teacher(
     if is_taught and not is_here and world.is_first:
         save_checkpoint(folder.teacher, saved)
     return teacher.eval().requires_grad_(False).to(world.device), is_taught
-
-
-def load_teacher(path: Path, kind: str) -> tuple[MaskTeacher, dict[str, Any]]:
-    """The teacher in a file, which has to be of this kind, and all that the file holds."""
-    saved = load_checkpoint(path, "--teacher-checkpoint")
-    if "teacher" not in saved:
-        raise UserError(f"{path}: not a teacher; give --teacher-checkpoint the teacher.pth of a run")
-    if saved["teacher"]["kind"] != kind:
-        raise UserError(f"{path}: a teacher of kind {saved['teacher']['kind']}, which contradicts --teacher {kind}")
-    teacher = MaskTeacher(**saved["teacher"])
-    load_weights(teacher, saved["model"], path)
-    return teacher, saved
 
 
 def teacher_arguments(config: Config) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from training import TIMES, TINY, assert_same_runs, same
 
 import train
 from config import RunConfig
+from utils import validation
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.inference import load_model, predict
@@ -63,7 +64,7 @@ def no_picture(*_: object) -> None:
 def made(pictures: Path, folder: Path, *more: object) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)  # what is remembered of checked files goes to the working directory
-        patch.setattr(train, "save_curves", no_picture)
+        patch.setattr(validation, "save_curves", no_picture)
         return train_here(patch, pictures, folder, *more)
 
 
@@ -83,7 +84,7 @@ def plain(pictures, tmp_path_factory) -> Path:
 def elsewhere(monkeypatch, tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(train, "save_curves", no_picture)
+    monkeypatch.setattr(validation, "save_curves", no_picture)
 
 
 @contextlib.contextmanager
@@ -454,7 +455,7 @@ def full_disk_at(owner: object, name: str, call: int, limit_bytes: int) -> Itera
         ((Learner, "make_step", 4), 1_000_000, "last.pth", 1),
         ((Learner, "make_step", 6), 0, "log.csv", 3),
         ((train, "record_validation", 1), 0, "validation.csv", 2),
-        ((train, "mean_scores", 2), 1_000_000, "best.pth", 4),
+        ((train, "merge", 2), 1_000_000, "best.pth", 4),
     ],
 )
 def test_a_full_disk_costs_a_step_and_nothing_else(

@@ -14,7 +14,7 @@ import torch
 from training import TINY, assert_same_runs
 
 import train
-from utils import trainer
+from utils import trainer, validation
 from utils.errors import UserError
 from utils.learner import Learner
 from utils.synthetic import write_embedded
@@ -38,7 +38,7 @@ def elsewhere(monkeypatch, tmp_path) -> None:
     """What is remembered of checked files goes to the working directory; nothing is drawn, which takes longest."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(train, "save_curves", lambda *_: None)
+    monkeypatch.setattr(validation, "save_curves", lambda *_: None)
 
 
 def command(pictures: Path, folder: Path, *arguments: object) -> list[str]:
@@ -57,7 +57,7 @@ def straight(pictures, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("straight") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
-        patch.setattr(train, "save_curves", lambda *_: None)
+        patch.setattr(validation, "save_curves", lambda *_: None)
         run(patch, pictures, folder)
     return folder
 
@@ -90,7 +90,7 @@ MOMENTS = {  # of 4 steps of the teacher and 6 of the network, with 10 batches a
     "at an epoch's first step": (Learner, "make_step", 7),
     "after the last step": (Learner, "make_step", 10),
     "in the middle of a step": (train.MattingLoss, "__call__", 6),
-    "in a validation": (train, "score_image", 5),
+    "in a validation": (validation, "score_image", 5),
     "before a validation is written down": (train, "record_validation", 2),
     "before the last checkpoint": (train.RunFolder, "save", {"1": 10, "15min": 4}),
 }

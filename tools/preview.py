@@ -1,4 +1,4 @@
-"""Draws what a checkpoint makes of some pictures: image, truth, coarse, expected gain, refined, error, cut-out.
+"""Draws what a checkpoint makes of some pictures: image, truth, coarse, refined squares, refined, error, cut-out.
 
 python -m tools.preview --checkpoint P --dataset custom --data-root D --split val --output preview.png
 """

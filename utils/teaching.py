@@ -1,5 +1,6 @@
 """Training the mask teacher: an auto-encoder of mattes whose decoder is thrown away."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from models import MaskDecoder, MaskTeacher
+from utils.checkpoint import load_checkpoint, load_weights
 from utils.distributed import Processes
+from utils.errors import UserError
 from utils.inference import autocast
 from utils.interruption import Interruption
 from utils.losses import l1_loss
@@ -76,3 +79,15 @@ def reconstruction_error(
         errors += (drawn - alpha).abs().mean(dim=(1, 2, 3)).tolist()
     gathered = [error for share in world.gather(errors) for error in share]
     return sum(gathered) / max(1, len(gathered))
+
+
+def load_teacher(path: Path, kind: str) -> tuple[MaskTeacher, dict[str, Any]]:
+    """The teacher in a file, which has to be of this kind, and all that the file holds."""
+    saved = load_checkpoint(path, "--teacher-checkpoint")
+    if "teacher" not in saved:
+        raise UserError(f"{path}: not a teacher; give --teacher-checkpoint the teacher.pth of a run")
+    if saved["teacher"]["kind"] != kind:
+        raise UserError(f"{path}: a teacher of kind {saved['teacher']['kind']}, which contradicts --teacher {kind}")
+    teacher = MaskTeacher(**saved["teacher"])
+    load_weights(teacher, saved["model"], path)
+    return teacher, saved
