@@ -373,3 +373,28 @@ class Stop(Exception):
 
 def stop(*arguments: object, **options: object) -> None:
     raise Stop
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_hard_mattes_stay_finite_at_every_precision(monkeypatch, tmp_path, pictures, precision):
+    """F18, F19: nothing, everything, one pixel, and pictures of the extreme colours."""
+    root = tmp_path / "data"
+    shutil.copytree(pictures, root)
+    images, alphas = (sorted((root / "train" / folder).iterdir()) for folder in ("im", "gt"))
+    for image, alpha, colour, level in zip(images, alphas, (0, 255, 0, 255), (0, 255, 0, 255), strict=False):
+        with Image.open(alpha) as picture:
+            size = picture.size
+        Image.new("RGB", size, (colour,) * 3).save(image)
+        Image.new("L", size, level).save(alpha)
+    with Image.open(alphas[2]) as picture:
+        picture.load()
+    picture.putpixel((5, 5), 255)
+    picture.save(alphas[2])
+    run(monkeypatch, "--data-root", root, "--dataset", "custom", "--epochs", 3, "--teacher-epochs", 1,
+        "--batch-size", 3, "--precision", precision, "--log-every", 1, "--run-dir", tmp_path / "run")  # fmt: skip
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    finite = log[log["dropped_steps"] == 0]
+    assert finite.notna().all().all() and len(finite) >= (1 if precision == "fp16" else len(log))
+    assert not (tmp_path / "run" / "dropped.csv").exists(), "an overflow of scaled gradients is nobody's fault"
+    weights = load_checkpoint(tmp_path / "run" / "best.pth")["model"]
+    assert all(tensor.isfinite().all() for tensor in weights.values())
