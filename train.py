@@ -109,6 +109,7 @@ def main() -> int:
 def train(config: Config, world: Processes) -> int:
     """Starts a run, or finds the one that is to be continued, and what it is trained on."""
     run, optim = config.run, config.optim
+    refuse_idle_processes(config, world)
     with world.first(lambda: RunFolder(run.run_dir, resume=run.resume, auto_resume=run.auto_resume)) as folder:
         checkpoint = world.each(lambda: folder.load(world.print))
         if checkpoint and not {"training", "position"} <= checkpoint.keys():

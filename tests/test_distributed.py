@@ -286,7 +286,8 @@ def test_processes_that_nobody_numbered() -> None:
 def test_one_process_tells_what_was_wrong(ended: Callable[[str], Ended], name: str, teller: int) -> None:
     done = ended(name)
     size = len(done.statuses)
-    assert done.statuses == [2] * size and done.out == [""] * size
+    # One that leaves without a word may be ended by torchrun while it does.
+    assert done.statuses[teller] == 2 and {*done.statuses} <= {2, 143, -15} and done.out == [""] * size
     assert done.err == ["error: x.png: damaged; replace it\n" if rank == teller else "" for rank in range(size)]
     assert not (done.folder / "began").exists()
 
@@ -299,7 +300,7 @@ def test_a_fault_of_one_ends_all_and_only_it_has_a_traceback(
     for rank, (status, err) in enumerate(zip(done.statuses, done.err, strict=True)):
         if rank == guilty:
             assert status == 1 and "Traceback" in err and "ZeroDivisionError" in err
-        else:  # it notices, or is told
+        elif status != -15:  # it notices, or is told; unless it is ended while it leaves
             assert (status, err) == (143, "terminated\n") or (status == 2 and "another process has ended" in err)
             assert err.count("\n") == 1
 
@@ -307,7 +308,13 @@ def test_a_fault_of_one_ends_all_and_only_it_has_a_traceback(
 def test_a_device_for_several_processes(ended: Callable[[str], Ended]) -> None:
     for name, part in (("one_gpu", "--device cuda:1 is one GPU for 2"), ("unknown_device", "--device cpuu: unknown")):
         done = ended(name)
-        assert done.statuses == [2, 2] and part in done.err[0] and done.err[0].count("\n") == 1 and done.err[1] == ""
+        assert (
+            done.statuses[0] == 2
+            and done.statuses[1] in (2, 143, -15)
+            and part in done.err[0]
+            and done.err[0].count("\n") == 1
+            and done.err[1] == ""
+        )
 
 
 # ------------------------------------------------------------------------------------------------- scripts
