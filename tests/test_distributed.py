@@ -349,14 +349,20 @@ def scores(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def test_processes_score_as_one_does(run: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path) -> None:
+def test_processes_score_as_one_does(
+    monkeypatch: pytest.MonkeyPatch, write_pairs: Callable, checkpoint: Path, tmp_path: Path
+) -> None:
     """Five images; the pictures of the worst and best, and those that another process finds, included."""
     write_pairs(tmp_path / "data" / "test", {name: (40 + 9 * at, 70 - 6 * at) for at, name in enumerate("abcde")})
     arguments = (
         "--checkpoint", checkpoint, "--data-root", tmp_path / "data", "--benchmarks", "Custom", "--unknown-region",
         "--examples", 1, "--num-workers",
     )  # fmt: skip
-    assert run(eval_script.main, *arguments, 0, "--out", "one").status == 0
+    monkeypatch.chdir(tmp_path)
+    ((alone, _, err),) = finish(
+        start(1, "eval.py", *arguments, 0, "--out", "one")
+    )  # a process of its own, as the others
+    assert alone == 0, err
     (first, out, err), (second, nothing, no_bar) = finish(start(2, "eval.py", *arguments, 1, "--out", "two"))
     assert first == second == 0, err + no_bar
     assert nothing == "" and no_bar == "" and "1 of 2 processes" in err
