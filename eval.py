@@ -280,12 +280,9 @@ def checked(
 
 def load(config: EvalConfig, world: Processes) -> "tuple[Predictor, dict[str, str]]":
     """The network, and what identifies it."""
-    from utils.inference import load_model, newest_best, with_effort
+    from utils.inference import load_together
 
-    checkpoint = world.first(lambda: config.checkpoint or newest_best(RUNS))
-    predictor = world.each(
-        lambda: with_effort(load_model(checkpoint, str(world.device), config.precision), **asdict(config.effort))
-    )
+    predictor, checkpoint = load_together(config.checkpoint, RUNS, world, config.precision, asdict(config.effort))
     digest = world.first(lambda: sha256(checkpoint))
     world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     effort = {
@@ -365,7 +362,7 @@ def score(
 
     todo = world.first(unscored)
     total = len(scores) + len(world.share(todo))
-    title = printable(benchmark.name) + (f" (1 of {world.size} processes)" if world.size > 1 else "")
+    title = world.title(printable(benchmark.name))
     with progress(total=total, initial=len(scores), desc=title, unit="img", disable=not world.is_first) as bar:
         score_all(todo, gallery.limits)
         # Known scores whose pictures were never made, since others were worse or better that are no more.

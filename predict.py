@@ -22,7 +22,7 @@ from utils.distributed import Processes, processes
 from utils.errors import UserError, run_script
 from utils.files import require_writable
 from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
-from utils.inference import Predictor, load_model, newest_best, predict_alpha, with_effort
+from utils.inference import Predictor, load_together, predict_alpha
 from utils.progress import progress
 
 
@@ -61,10 +61,7 @@ def find_pending(config: PredictConfig) -> list[Job]:
 
 def load(config: PredictConfig, world: Processes) -> Predictor:
     """The network, in every process."""
-    checkpoint = world.first(lambda: config.checkpoint or newest_best(RUNS))
-    predictor = world.each(
-        lambda: with_effort(load_model(checkpoint, str(world.device), config.precision), **asdict(config.effort))
-    )
+    predictor, checkpoint = load_together(config.checkpoint, RUNS, world, config.precision, asdict(config.effort))
     world.first(lambda: require_writable(config.output, "--output"))
     world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     return predictor
@@ -73,8 +70,7 @@ def load(config: PredictConfig, world: Processes) -> Predictor:
 def predict_all(config: PredictConfig, predictor: Predictor, jobs: Sequence[Job], world: Processes) -> list[str | None]:
     """Writes the results of jobs; returns why there are none of each, None where all is well."""
     outcomes: list[str | None] = []
-    title = f"predict (1 of {world.size} processes)" if world.size > 1 else "predict"
-    for job in progress(jobs, desc=title, unit="img", disable=not world.is_first):
+    for job in progress(jobs, desc=world.title("predict"), unit="img", disable=not world.is_first):
         try:
             rgb = read_rgb(job.source, max_pixels=config.max_pixels)
             alpha = predict_alpha(predictor, rgb)

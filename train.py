@@ -149,8 +149,9 @@ def train_on(
     network = world.each(lambda: build_network(config, world.print, resuming=folder.resuming)).to(world.device)
     teacher, is_taught = build_teacher(config, folder, world, begun=begun)
     learner = build_learner(config, network, teacher, world)
+    taught_by = None if teacher is None else checksum(teacher.state_dict())
     if checkpoint:
-        if begun and teacher is not None and checkpoint["taught_by"] != checksum(teacher.state_dict()):
+        if begun and checkpoint["taught_by"] != taught_by:
             world.fail(f"--resume: {folder.teacher} is another than the one the run has learnt from: put that one back")
         learner.restore(checkpoint.pop("training"), checkpoint.pop("model"), folder.loaded)  # and lets go of them
     predicting = network if learner.ema is None else learner.ema.module
@@ -162,7 +163,6 @@ def train_on(
         training = learner.state()  # of all processes
         if world.is_first:
             state = {"model": predicting.state_dict(), "training": training, "position": asdict(position)}
-            taught_by = None if teacher is None else checksum(teacher.state_dict())
             folder.save({**described, **state, "data": data.fingerprint, "taught_by": taught_by})
 
     def open_log() -> RunLog:
@@ -184,22 +184,19 @@ def train_on(
             learner=learner,
             loader=make_loader(config, pictures, world),
             objective=matting_objective(config, preprocess, teacher, world.device),
-            world=world,
             title="epoch",
             epochs=optim.epochs,
             learning_rate=optim.learning_rate,
             warmup_steps=optim.warmup_steps,
-            seed=run.seed,
-            log_every=run.log_every,
             log=log and log.add_step,
             save=save,
-            saving=Saving(*run.save_interval()),
-            interruption=interruption,
+            **of_every_training(config, world, interruption),
         )
         validating = {"previews": run.previews, "num_workers": run.num_workers, "max_pixels": config.data.max_pixels}
         announce(config, network, teacher, trainer.sampler, data, world)
         if not is_taught:
             fit_teacher(config, teacher, data, folder, world, interruption)
+            taught_by = checksum(teacher.state_dict())
         while not position.is_over(optim.epochs, optim.patience):
             trainer.train_epoch(position.epoch)
             epoch = position.epoch + 1
@@ -363,6 +360,18 @@ def make_loader(config: Config, dataset: MattingDataset, world: Processes) -> Da
     return DataLoader(dataset, batch_sampler=sampler, **loading(config, world))
 
 
+def of_every_training(config: Config, world: Processes, interruption: Interruption) -> dict[str, Any]:
+    """What the trainers of teacher and network have in common."""
+    run = config.run
+    return {
+        "world": world,
+        "seed": run.seed,
+        "log_every": run.log_every,
+        "saving": Saving(*run.save_interval()),
+        "interruption": interruption,
+    }
+
+
 def loading(config: Config, world: Processes) -> dict[str, Any]:
     """How a loader reads: in processes that hold nothing of this one's, least of all the lock on the run folder."""
     workers = config.run.num_workers
@@ -473,17 +482,13 @@ def fit_teacher(
         learner=learner,
         loader=make_loader(config, training_mattes, world),
         objective=Reconstruction(device, run.precision),
-        world=world,
         title="teacher",
         epochs=options.teacher_epochs,
         learning_rate=options.teacher_learning_rate,
         warmup_steps=options.teacher_warmup_steps,
-        seed=run.seed,
-        log_every=run.log_every,
         log=None,
         save=save,
-        saving=Saving(*run.save_interval()),
-        interruption=interruption,
+        **of_every_training(config, world, interruption),
     )
     held_out = DataLoader(own_held_out, batch_size=config.optim.batch_size, **loading(config, world))
     table = Table(folder.path / "teacher.csv", keep_up_to={"epoch": epochs_done}) if world.is_first else None

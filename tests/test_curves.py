@@ -15,7 +15,8 @@ from tools.curves import read_run, short_names
 from utils import plots
 from utils.errors import UserError
 from utils.images import read_rgb
-from utils.plots import RunTables, save_comparison
+from utils.plots import save_comparison
+from utils.run_folder import RunTables
 
 
 @pytest.fixture(autouse=True)

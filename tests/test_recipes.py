@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
-from training import TIMES, TINY, assert_same_runs, same
+from training import TINY, Stopped, assert_same_runs, same, stopped_at
 
 import train
 from config import RunConfig
@@ -28,13 +28,10 @@ from utils.inference import load_model, predict
 from utils.learner import Learner
 from utils.synthetic import write_embedded
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(train.__file__).parent
 OPTIONS = ["--epochs", 2, "--batch-size", 4, "--log-every", 2, "--previews", 0]  # two steps an epoch
 NO_TEACHER = ["--teacher", "none"]
-
-
-class Stop(Exception):
-    """Ends a run where a test wants it to."""
 
 
 @pytest.fixture(scope="module")
@@ -81,44 +78,13 @@ def plain(pictures, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch, tmp_path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
+def undrawn(monkeypatch) -> None:
     monkeypatch.setattr(validation, "save_curves", no_picture)
-
-
-@contextlib.contextmanager
-def stopped_at(owner: object, name: str, call: int = 1) -> Iterator[None]:
-    """The n-th call of a function, from 1, ends what happens in the block."""
-    original, calls = getattr(owner, name), []
-
-    def function(*arguments: Any, **keywords: Any) -> Any:
-        calls.append(1)
-        if len(calls) == call:
-            raise Stop
-        return original(*arguments, **keywords)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, function)
-        with pytest.raises(Stop):
-            yield
 
 
 def touched(folder: Path) -> dict[Path, int]:
     """When each file was written last; the lock says who was there last."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
-
-
-def assert_same(first: Path, second: Path) -> None:
-    """As `assert_same_runs`, of runs without teacher."""
-    for name in ("last.pth", "best.pth"):
-        states = [{**load_checkpoint(folder / name), "config": None} for folder in (first, second)]
-        assert states[0].keys() == states[1].keys()
-        for key in states[0]:
-            assert same(states[0][key], states[1][key]), (name, key)
-    for name in ("log.csv", "validation.csv"):
-        rows = [pd.read_csv(folder / name).drop(columns=TIMES, errors="ignore") for folder in (first, second)]
-        pd.testing.assert_frame_equal(*rows, check_exact=True)
 
 
 # ---------------------------------------------------------------------------------------------- --init-from
@@ -142,11 +108,11 @@ def test_nothing_is_downloaded_that_other_weights_replace(monkeypatch, tmp_path,
 
     def network(**arguments: Any) -> None:
         asked.append((arguments["pretrained"], arguments["backbone_weights"]))
-        raise Stop
+        raise Stopped
 
     monkeypatch.setattr(train, "TSRMatte", network)
     for number, more in enumerate(([], ["--init-from", source / "best.pth"])):
-        with pytest.raises(Stop):
+        with pytest.raises(Stopped):
             train_here(monkeypatch, pictures, tmp_path / str(number), "--backbone", "tiny", "--pretrained", *more)
     assert asked == [(True, None), (False, None)]
 
@@ -203,7 +169,7 @@ def test_a_resume_does_without_the_weights_it_began_with(monkeypatch, tmp_path, 
         train_here(monkeypatch, pictures, tmp_path / "run", *more)
     (tmp_path / "weights.pth").unlink()
     train_here(monkeypatch, pictures, tmp_path / "run", *more, "--resume")
-    assert_same(tmp_path / "straight", tmp_path / "run")
+    assert_same_runs(tmp_path / "straight", tmp_path / "run", taught=False)
 
 
 # ------------------------------------------------------------------------------------------------- --freeze
@@ -236,7 +202,7 @@ def test_what_is_frozen_stays_as_it_is(monkeypatch, tmp_path, pictures, source, 
     with stopped_at(Learner, "make_step", 4):
         train_here(monkeypatch, pictures, tmp_path / "run", *more)
     train_here(monkeypatch, pictures, tmp_path / "run", *more, "--resume")
-    assert_same(tmp_path / "straight", tmp_path / "run")
+    assert_same_runs(tmp_path / "straight", tmp_path / "run", taught=False)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +257,7 @@ def test_nothing_better_for_long_enough_ends_the_run(monkeypatch, tmp_path, pict
     with stopped_at(Learner, "make_step", 4):
         train_here(monkeypatch, pictures, folder, *more)
     train_here(monkeypatch, pictures, folder, *more, "--resume")
-    assert_same(straight, folder)
+    assert_same_runs(straight, folder, taught=False)
     capsys.readouterr()
     before = touched(folder)
     train_here(monkeypatch, pictures, folder, *more, "--resume")

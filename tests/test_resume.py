@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from training import TINY, assert_same_runs
+from training import TINY, Stopped, assert_same_runs, stop_at, stopped_at
 
 import train
 from utils import trainer, validation
@@ -19,6 +19,7 @@ from utils.errors import UserError
 from utils.learner import Learner
 from utils.synthetic import write_embedded
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(train.__file__).parent
 # Steps of two batches, of 2 and 1 images in the end; an average of the weights; randomness inside the network.
 HARD = ["--epochs", 3, "--teacher-epochs", 2, "--batch-size", 2, "--accumulation-steps", 2, "--drop-path-rate", 0.2]
@@ -34,10 +35,8 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch, tmp_path) -> None:
-    """What is remembered of checked files goes to the working directory; nothing is drawn, which takes longest."""
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
+def undrawn(monkeypatch) -> None:
+    """Curves take longest."""
     monkeypatch.setattr(validation, "save_curves", lambda *_: None)
 
 
@@ -62,26 +61,6 @@ def straight(pictures, tmp_path_factory) -> Path:
     return folder
 
 
-class Killed(BaseException):
-    """As if the process ended here: nothing that comes after it happens."""
-
-
-def kill_at(monkeypatch, owner: object, name: str, call: int, *, after: bool = False) -> None:
-    """The n-th call of a function, from 1, is the last thing that happens."""
-    original, calls = getattr(owner, name), []
-
-    def function(*arguments, **options):
-        calls.append(1)
-        if len(calls) == call and not after:
-            raise Killed
-        result = original(*arguments, **options)
-        if len(calls) == call:
-            raise Killed
-        return result
-
-    monkeypatch.setattr(owner, name, function)
-
-
 MOMENTS = {  # of 4 steps of the teacher and 6 of the network, with 10 batches and 3 validations
     "in the teacher's first epoch": (Learner, "make_step", 2),
     "in the teacher's second epoch": (Learner, "make_step", 4),
@@ -104,10 +83,8 @@ def test_killed_at_any_moment(monkeypatch, tmp_path, pictures, straight, moment,
     """With a checkpoint after each step, and with one an epoch: the same checkpoints and the same rows."""
     common = (pictures, tmp_path / "run", "--auto-resume", "--save-every", save_every)
     owner, name, call = MOMENTS[moment]
-    with monkeypatch.context() as patch:
-        kill_at(patch, owner, name, call if isinstance(call, int) else call[save_every])
-        with pytest.raises(Killed):
-            run(patch, *common)
+    with stopped_at(owner, name, call if isinstance(call, int) else call[save_every]):
+        run(monkeypatch, *common)
     train.RunFolder(tmp_path / "run", auto_resume=True).close()  # the lock ended with the process that held it
     run(monkeypatch, *common)
     assert_same_runs(straight, tmp_path / "run")
@@ -119,11 +96,11 @@ def test_killed_after_every_step(monkeypatch, tmp_path, pictures, straight):
     while True:
         lives += 1
         with monkeypatch.context() as patch:
-            kill_at(patch, Learner, "make_step", 2)
+            stop_at(patch, Learner, "make_step", 2)
             try:
                 run(patch, pictures, tmp_path / "run", "--auto-resume", "--save-every", 1)
                 break
-            except Killed:
+            except Stopped:
                 assert lives < 20
     assert Learner.make_step is made and lives == 10
     assert_same_runs(straight, tmp_path / "run")
@@ -139,7 +116,7 @@ def test_every_file_is_seen_once_an_epoch_with_any_number_of_workers(monkeypatch
         def noted(loader):
             for batch in batches(loader):
                 if len(seen) == killed_at:
-                    raise Killed
+                    raise Stopped
                 seen.extend(batch.name)
                 yield batch
 
@@ -148,7 +125,7 @@ def test_every_file_is_seen_once_an_epoch_with_any_number_of_workers(monkeypatch
             common = (pictures, folder, "--auto-resume", "--save-every", 1, "--teacher", "none", "--batch-size", 1)
             try:
                 run(patch, *common, *arguments)
-            except Killed:
+            except Stopped:
                 assert killed_at is not None
         return seen
 
@@ -173,8 +150,7 @@ def test_a_nan_is_never_best_and_no_row_is_written_twice(monkeypatch, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "validate", bad_in_the_second)
-        kill_at(patch, train.RunFolder, "save", 3)  # the second epoch's
-        with pytest.raises(Killed):
+        with stopped_at(train.RunFolder, "save", 3):  # the second epoch's
             run(patch, pictures, tmp_path / "run", "--teacher-epochs", 0)
     assert torch.load(tmp_path / "run" / "best.pth", weights_only=True)["epoch"] == 1
     with open(tmp_path / "run" / "log.csv", "rb") as file:
@@ -187,10 +163,8 @@ def test_a_nan_is_never_best_and_no_row_is_written_twice(monkeypatch, tmp_path, 
 
 def test_a_damaged_last_checkpoint_costs_some_steps_and_nothing_else(monkeypatch, tmp_path, pictures, straight, capsys):
     """F03: the one before is continued from, which is said."""
-    with monkeypatch.context() as patch:
-        kill_at(patch, Learner, "make_step", 9)
-        with pytest.raises(Killed):
-            run(patch, pictures, tmp_path / "run", "--save-every", 1)
+    with stopped_at(Learner, "make_step", 9):
+        run(monkeypatch, pictures, tmp_path / "run", "--save-every", 1)
     last = tmp_path / "run" / "last.pth"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -202,10 +176,8 @@ def test_a_damaged_last_checkpoint_costs_some_steps_and_nothing_else(monkeypatch
 
 def test_a_teacher_that_is_gone_is_missed(monkeypatch, tmp_path, pictures):
     """It would be trained anew in silence, by other code perhaps."""
-    with monkeypatch.context() as patch:
-        kill_at(patch, Learner, "make_step", 7)
-        with pytest.raises(Killed):
-            run(patch, pictures, tmp_path / "run")
+    with stopped_at(Learner, "make_step", 7):
+        run(monkeypatch, pictures, tmp_path / "run")
     (tmp_path / "run" / "teacher.pth").unlink()
     with pytest.raises(UserError, match=r"teacher\.pth is gone"):
         run(monkeypatch, pictures, tmp_path / "run", "--resume")
@@ -256,7 +228,7 @@ def test_a_signal_lets_the_step_end_and_saves(monkeypatch, tmp_path, pictures, s
     assert "Traceback" not in output
     assert train.load_checkpoint(tmp_path / "run" / "teacher.pth")
     assert torch.load(tmp_path / "run" / "last.pth", weights_only=True)["training"]["step"] > 0
-    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.chdir(tmp_path / "elsewhere")
     run(monkeypatch, pictures, tmp_path / "run", "--resume")
     assert_same_runs(straight, tmp_path / "run")
 
@@ -323,23 +295,19 @@ def test_a_file_that_vanishes_costs_no_step(monkeypatch, tmp_path, pictures, str
 @pytest.mark.parametrize("state", ["removed", "empty"])
 def test_a_log_that_is_gone_is_begun_anew(monkeypatch, tmp_path, pictures, state):
     """A power cut may leave it empty; the run and its checkpoints do not depend on it."""
-    with monkeypatch.context() as patch:
-        kill_at(patch, train, "validate", 1)
-        with pytest.raises(Killed):
-            run(patch, pictures, tmp_path / "run", "--save-every", 1, "--teacher", "none")
+    with stopped_at(train, "validate", 1):
+        run(monkeypatch, pictures, tmp_path / "run", "--save-every", 1, "--teacher", "none")
     log = tmp_path / "run" / "log.csv"
     log.write_bytes(b"") if state == "empty" else log.unlink()
     monkeypatch.undo()
-    monkeypatch.chdir(tmp_path / "cwd")  # and the curves are drawn
+    monkeypatch.chdir(tmp_path / "elsewhere")  # and the curves are drawn
     run(monkeypatch, pictures, tmp_path / "run", "--resume", "--teacher", "none")
     assert pd.read_csv(log)["step"].tolist() == [3, 4, 6]
 
 
 def test_another_teacher_is_noticed(monkeypatch, tmp_path, pictures):
-    with monkeypatch.context() as patch:
-        kill_at(patch, Learner, "make_step", 7)
-        with pytest.raises(Killed):
-            run(patch, pictures, tmp_path / "run")
+    with stopped_at(Learner, "make_step", 7):
+        run(monkeypatch, pictures, tmp_path / "run")
     path = tmp_path / "run" / "teacher.pth"
     saved = torch.load(path, weights_only=True)
     torch.save({**saved, "model": {name: 0.5 * tensor for name, tensor in saved["model"].items()}}, path)

@@ -15,6 +15,8 @@ from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.synthetic import write_embedded
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
@@ -22,13 +24,6 @@ def pictures(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("pictures")
     write_embedded(root, train=5, val=3, long_side=(72, 96), workers=1)
     return root
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch, tmp_path) -> None:
-    """What is remembered of checked files goes to the working directory."""
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
 
 
 def run(monkeypatch, *arguments: object, preset: str = "demo") -> int:

@@ -29,6 +29,7 @@ from utils.errors import UserError  # noqa: E402
 from utils.learner import Learner  # noqa: E402
 from utils.synthetic import write_embedded  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 WAIT_SEC = 240
 # Seven pictures in steps of 4 and 3 images, so that two processes have 2 and 2, then 2 and 1, each in batches of one;
 # nothing is drawn inside the network, which each process would draw for itself.
@@ -164,13 +165,6 @@ def pictures(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("pictures")
     write_embedded(root, train=7, val=2, long_side=(72, 96), workers=1)
     return root
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch, tmp_path) -> None:
-    """What is remembered of checked files goes to the working directory."""
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
 
 
 def run_here(folder: Path, pictures: Path, *more: object, patches: dict[str, Any] | None = None) -> Path:

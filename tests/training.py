@@ -1,8 +1,12 @@
-"""Shared by the tests that train: options small enough for a test, and comparing what runs leave behind."""
+"""Shared by the tests that train: options small enough for a test, and ending and comparing runs."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 
 # Nano at 64 px, whose last feature map is 2x2.
@@ -22,15 +26,47 @@ def same(first: object, second: object) -> bool:
     return first == second
 
 
-def assert_same_runs(first: Path, second: Path) -> None:
-    """Both run folders hold the same checkpoints, bit by bit, and the same rows but for times."""
-    for name in ("last.pth", "best.pth", "teacher.pth"):
+def assert_same_runs(first: Path, second: Path, *, taught: bool = True) -> None:
+    """Both run folders hold the same checkpoints, bit by bit, and the same rows but for times.
+
+    Args:
+        first: One of them.
+        second: The other.
+        taught: Whether there was a teacher.
+    """
+    for name in ("last.pth", "best.pth", *(["teacher.pth"] if taught else [])):
         states = [torch.load(folder / name, weights_only=True) for folder in (first, second)]
         for state in states:
             state.pop("config", None)  # of which the run's folder is a part
         assert states[0].keys() == states[1].keys()
         for key in states[0]:
             assert same(states[0][key], states[1][key]), (name, key)
-    for name in ("log.csv", "validation.csv", "teacher.csv"):
+    for name in ("log.csv", "validation.csv", *(["teacher.csv"] if taught else [])):
         rows = [pd.read_csv(folder / name).drop(columns=TIMES, errors="ignore") for folder in (first, second)]
         pd.testing.assert_frame_equal(*rows, check_exact=True)
+
+
+class Stopped(BaseException):
+    """As if the process ended here: nothing that comes after it happens."""
+
+
+def stop_at(patch: pytest.MonkeyPatch, owner: object, name: str, call: int = 1) -> None:
+    """The n-th call of a function, from 1, never happens, nor what would come after it."""
+    original, calls = getattr(owner, name), []
+
+    def function(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            raise Stopped
+        return original(*arguments, **options)
+
+    patch.setattr(owner, name, function)
+
+
+@contextlib.contextmanager
+def stopped_at(owner: object, name: str, call: int = 1) -> Iterator[None]:
+    """Around a run that the n-th call of a function ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, owner, name, call)
+        with pytest.raises(Stopped):
+            yield

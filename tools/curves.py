@@ -14,8 +14,8 @@ import pandas as pd
 from config import CurvesConfig, parse_cli
 from utils.errors import UserError, run_script
 from utils.files import require_writable
-from utils.plots import RunTables, save_comparison
-from utils.run_folder import read_tables
+from utils.plots import save_comparison
+from utils.run_folder import RunTables, read_tables
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def read_run(folder: Path) -> RunTables:
         raise UserError(
             f"RUN {folder}: no log.csv there; name run folders of train.py that have made their first steps"
         )
-    return RunTables(*read_tables(folder))
+    return read_tables(folder)
 
 
 def summary(run: RunTables) -> dict[str, str]:

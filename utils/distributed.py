@@ -34,20 +34,22 @@ class Processes:
         rank: Its number, from 0.
         size: How many there are.
         device: What this one computes on; None where no network runs.
-        control: Of exchanges between the programs, which no GPU takes part in; None for a single process.
         beside: How many of them are on this machine, this one included.
     """
 
     rank: int
     size: int
     device: "torch.device | None"
-    control: Any = None
     beside: int = 1
 
     @property
     def is_first(self) -> bool:
         """Whether this one prints, and writes what there is one of."""
         return self.rank == 0
+
+    def title(self, text: str) -> str:
+        """Of a progress bar, which shows this process' share."""
+        return f"{text} (1 of {self.size} processes)" if self.size > 1 else text
 
     def print(self, line: str) -> None:
         """Prints once."""
@@ -81,7 +83,7 @@ class Processes:
                 error = raised
         mine = results[0]
         with _others_live():
-            dist.broadcast_object_list(results, src=0, group=self.control)
+            dist.broadcast_object_list(results, src=0)
         if error is not None:
             raise error
         if results[0] is None:
@@ -139,7 +141,7 @@ class Processes:
 
         items: list[Any] = [None] * self.size
         with _others_live():
-            dist.all_gather_object(items, item, group=self.control)
+            dist.all_gather_object(items, item)
         return items
 
     def largest(self, *numbers: int) -> tuple[int, ...]:
@@ -151,7 +153,7 @@ class Processes:
 
         values = torch.tensor(numbers)
         with _others_live():
-            dist.all_reduce(values, dist.ReduceOp.MAX, group=self.control)
+            dist.all_reduce(values, dist.ReduceOp.MAX)
         return tuple(values.tolist())
 
     def add_up(self, tensor: "torch.Tensor") -> "torch.Tensor":
@@ -189,9 +191,7 @@ def processes(environment: Mapping[str, str], device: str | None) -> Iterator[Pr
     """
     size = int(environment.get("WORLD_SIZE") or 1)
     if size == 1:
-        own = None if device is None else _own_device(device, 0, 1)
-        _make_current(own)
-        yield Processes(0, 1, own)
+        yield Processes(0, 1, None if device is None else _own_device(device, 0, 1))
         return
     if lacking := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]:
         raise UserError(
@@ -204,10 +204,9 @@ def processes(environment: Mapping[str, str], device: str | None) -> Iterator[Pr
     on_gpus = device not in (None, "cpu") and torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"  # by where a tensor is; NCCL starts with the first one there
     dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
-    world = Processes(rank, size, None, dist.group.WORLD, int(environment.get("LOCAL_WORLD_SIZE", size)))
+    world = Processes(rank, size, None, int(environment.get("LOCAL_WORLD_SIZE", size)))
     if device is not None:
         world = replace(world, device=world.each(lambda: _own_device(device, local, size)))
-    _make_current(world.device)
     yield world
     # Not after an exception: others may be gone, and would be waited for.
     sys.stdout.flush()
@@ -215,27 +214,28 @@ def processes(environment: Mapping[str, str], device: str | None) -> Iterator[Pr
     dist.destroy_process_group()
 
 
-def _make_current(device: "torch.device | None") -> None:
-    """What is timed, or pinned, without a word about where, belongs to this GPU."""
-    if device is not None and device.type == "cuda" and device.index is not None:
-        import torch
-
-        torch.cuda.set_device(device)
-
-
 def _own_device(device: str, local: int, size: int) -> "torch.device":
-    """The device of the process with a number on its machine, among so many in all."""
+    """The device of the process with a number on its machine, among so many in all; a GPU is then the current one."""
     import torch
 
     from utils.inference import select_device
 
-    if size == 1:
-        return select_device(device)
+    own = select_device(device if size == 1 else _among_several(device, local, size, torch.cuda.device_count()))
+    if own.type == "cuda" and own.index is not None:
+        torch.cuda.set_device(own)  # what is timed, or pinned, without a word about where, belongs to it
+    return own
+
+
+def _among_several(device: str, local: int, size: int, gpus: int) -> str:
+    """The name of the device that one of several processes takes.
+
+    Raises:
+        UserError: There is not one for each.
+    """
     if device.startswith("cuda:"):
         raise UserError(f"--device {device} is one GPU for {size} processes: use --device cuda, one for each")
-    gpus = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and not gpus):
-        return select_device("cpu")
+        return "cpu"
     if device in ("auto", "cuda") and 0 < gpus <= local:
         raise UserError(f"--device {device}: a machine has {gpus} GPUs for more processes: --nproc-per-node {gpus}")
-    return select_device(f"cuda:{local}" if device in ("auto", "cuda") else device)
+    return f"cuda:{local}" if device in ("auto", "cuda") else device

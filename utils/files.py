@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,7 +47,7 @@ def write_atomically(
     """
     path = Path(path)
     new, old = path.with_name(temporary_name()), path.with_name(temporary_name(".old"))
-    try:
+    with _made_of(path, new, old, size_bytes=size_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(new, "wb") as file:
             write(file)
@@ -59,16 +59,6 @@ def write_atomically(
         os.replace(new, path)
         if keep:
             os.replace(old, previous)
-    except OSError as error:
-        reason = error.strerror or error
-        needed = "" if size_bytes is None else f" it needs {size_bytes:,} bytes:"
-        raise CannotWriteError(
-            f"{path}: cannot be written ({reason});{needed} free space or choose another folder"
-        ) from error
-    finally:
-        for temporary in (new, old):
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def add_name(path: Path, name: Path) -> None:
@@ -78,15 +68,29 @@ def add_name(path: Path, name: Path) -> None:
         CannotWriteError: The disk is full or the folder cannot be written.
     """
     temporary = name.with_name(temporary_name())
-    try:
+    with _made_of(name, temporary):
         _link_or_copy(path, temporary)
         os.replace(temporary, name)
+
+
+@contextlib.contextmanager
+def _made_of(path: Path, *temporaries: Path, size_bytes: int | None = None) -> Iterator[None]:
+    """Around the making of a file: what fails is told of it, and nothing temporary stays.
+
+    Not after a success either, where renaming does nothing: of two names of one file.
+    """
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
-        raise CannotWriteError(f"{name}: cannot be written ({reason}); free space or choose another folder") from error
+        needed = "" if size_bytes is None else f" it needs {size_bytes:,} bytes:"
+        raise CannotWriteError(
+            f"{path}: cannot be written ({reason});{needed} free space or choose another folder"
+        ) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)  # it stays where both are names of one file: renaming then does nothing
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _link_or_copy(path: Path, target: Path) -> None:

@@ -4,8 +4,10 @@ predictor = load_model("checkpoints/demo/best.pth")
 alpha = predict_alpha(predictor, rgb)          # rgb uint8 (H, W, 3) -> float32 (H, W) in [0, 1]
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from models import MattingOutput, Refiner, Routing, TSRMatte
 from utils.checkpoint import describe_error, load_checkpoint, load_weights
+from utils.distributed import Processes
 from utils.errors import UserError
 from utils.memory import keep_memory_of
 from utils.transforms import Preprocess, to_tensor
@@ -111,6 +114,25 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
         raise UserError(f"{path}: its description does not fit this version ({describe_error(error)})") from error
     load_weights(network, state["model"], path)
     return Predictor(for_inference(network, torch_device), preprocess, routing, torch_device, precision)
+
+
+def load_together(
+    checkpoint: Path | None, runs: Path, world: Processes, precision: str, effort: Mapping[str, Any]
+) -> tuple[Predictor, Path]:
+    """`load_model` and `with_effort` in every process; an error that all meet is told once.
+
+    Args:
+        checkpoint: The file; None: the newest best one of the runs.
+        runs: Their folder.
+        world: The processes, on their devices.
+        precision: As `load_model` takes it.
+        effort: Arguments of `with_effort`.
+
+    Returns:
+        The predictor, and the file it comes from.
+    """
+    found = world.first(lambda: checkpoint or newest_best(runs))
+    return world.each(lambda: with_effort(load_model(found, str(world.device), precision), **effort)), found
 
 
 def for_inference(network: TSRMatte, device: torch.device) -> TSRMatte:

@@ -89,8 +89,7 @@ class Learner:
             rate: Share of the peak learning rate.
         """
         set_learning_rate(self.optimizer, rate)
-        parts: list[tuple[list[str], Tensor]] = []
-        found: list[tuple[dict[str, Tensor], int]] = []
+        parts: list[tuple[list[str], int, dict[str, Tensor]]] = []
         self.clock.start()
         for at, size in enumerate(sizes):
             batch = next(batches)
@@ -102,14 +101,14 @@ class Learner:
                 # The processes' gradients are averaged, hence their number.
                 self.scaler.scale(terms["total"] * (size * self.world.size / images)).backward()
             self.clock.lap("backward")
-            found.append(({name: term.detach() for name, term in terms.items()}, size))
-            parts.append((batch.name if size else [], terms["total"].detach()))
+            parts.append((batch.name if size else [], size, {name: term.detach() for name, term in terms.items()}))
         # What follows is never interrupted by an error of the loader's: until here, nothing has been changed.
-        for terms, size in found:
+        for _, size, terms in parts:
             self.terms.add(terms, size)
+        totals = [(names, terms["total"]) for names, _, terms in parts]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        lost = ~torch.stack([norm.detach(), *(total for _, total in parts)]).isfinite().all()
+        lost = ~torch.stack([norm.detach(), *(total for _, total in totals)]).isfinite().all()
         lost = self.world.add_up(lost.float()).clamp(max=1)
         # As the scaler's own step does, which knows of gradients only, not of a loss that is infinite.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, lost
@@ -120,7 +119,7 @@ class Learner:
         if self.ema is not None:
             self.ema.update(self.averaged, step=self.step)
         self.norms.add({"gradient_norm": norm}, float(self.world.is_first))  # all have the same one
-        self._pending.append((self.step, lost, parts))
+        self._pending.append((self.step, lost, totals))
         self._images += images
         self._steps += 1
         self.clock.lap("step")

@@ -158,11 +158,9 @@ def _sigterm_ignored() -> Iterator[None]:
 
 
 def start_loader_process(_: int) -> None:
-    """Begins a process of a DataLoader: signals are the parent's to handle, which then ends it."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Begins a process of a DataLoader: SIGTERM, too, is the parent's to handle, which then ends it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _start()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from utils.files import write_atomically
 from utils.gallery import error_heat, shrink
 from utils.images import quantise
 from utils.metrics import sad
+from utils.run_folder import RunTables
 
 INK, GRID = "#333333", "#dddddd"
 COARSE, REFINED, REFERENCE = "#b8860b", "#1f6f8b", "#999999"
@@ -208,18 +209,6 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
         axis.set_title(column, fontsize=8, color=INK, pad=3)
     figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
     write_figure(path, figure)
-
-
-class RunTables(NamedTuple):
-    """What a run has written so far, with rows or without.
-
-    Attributes:
-        log: Columns step, epoch, total and images_per_second; others are of no interest.
-        validation: Columns epoch, SAD, MSE, coarse_SAD.
-    """
-
-    log: pd.DataFrame
-    validation: pd.DataFrame
 
 
 def save_comparison(path: Path, runs: Mapping[str, RunTables]) -> None:

@@ -20,7 +20,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import timm
@@ -300,14 +300,26 @@ class Table:
         return UserError(f"{self.path}: {fault}; move the file away, and a new one is begun")
 
 
-def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+class RunTables(NamedTuple):
+    """What a run has written so far, with rows or without.
+
+    Attributes:
+        log: Columns step, epoch, total and images_per_second; others are of no interest.
+        validation: Columns epoch, SAD, MSE, coarse_SAD.
+    """
+
+    log: pd.DataFrame
+    validation: pd.DataFrame
+
+
+def read_tables(folder: Path) -> RunTables:
     """log.csv and validation.csv of a run, as far as they are written.
 
     Raises:
         UserError: One of them is no such table.
     """
     log = _read_table(folder / "log.csv", ("step", "epoch", "total", "images_per_second"))
-    return log, _read_table(folder / "validation.csv", ("epoch", "SAD", "MSE", "coarse_SAD"))
+    return RunTables(log, _read_table(folder / "validation.csv", ("epoch", "SAD", "MSE", "coarse_SAD")))
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ class RunLog:
 
     def __init__(self, folder: Path, *, step: int, epoch: int, tensorboard: bool):
         self.steps = Table(folder / "log.csv", keep_up_to={"step": step})
-        self.dropped = Table(folder / "dropped.csv", keep_up_to={"step": step})
+        self.dropped = Table(folder / "dropped.csv", keep_up_to={"step": step}, columns=("step", "files"))
         self.validations = Table(folder / "validation.csv", keep_up_to={"epoch": epoch})
         self.events = Events(folder / "events", step + 1) if tensorboard else None
 
