@@ -19,7 +19,8 @@ $(VENV)/.installed: requirements.txt Makefile
 	    sys.exit('error: Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt \
-	    "pytest>=8" "pytest-xdist>=3.5" "ruff>=0.6" "pymatting>=1.1.13" "tensorboard>=2.15"
+	    "pytest>=8" "pytest-xdist>=3.5" "ruff>=0.6" "pymatting>=1.1.13" "tensorboard>=2.15" \
+	    "onnx>=1.17" "onnxscript>=0.5" "onnxruntime>=1.20"
 	touch $@
 
 demo: setup

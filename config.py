@@ -516,21 +516,28 @@ class EvalConfig:
 class PredictConfig:
     """predict.py."""
 
-    inputs: tyro.conf.Positional[tuple[Path, ...]] = (Path("test_data"),)  # images, or folders of them (nested too)
-    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    # images, folders of them (nested too), patterns such as "photos/**/*.jpg", videos
+    inputs: tyro.conf.Positional[tuple[Path, ...]] = (Path("test_data"),)
+    checkpoint: Path | None = None  # .pth, .safetensors or .onnx; default: the newest checkpoints/*/best.pth
     output: Path = Path("test_results")  # folder for the results; the folders of the input are mirrored
-    save: tuple[Literal["alpha", "cutout"], ...] = ("alpha", "cutout")  # grey PNG; RGBA PNG of the foreground
+    # any of alpha cutout foreground green white color:#RRGGBB blur image:PATH overlay trimap
+    save: tuple[str, ...] = ("alpha", "cutout")
+    format: Literal["png", "webp", "jpeg"] = "png"  # of the results; jpeg for what has no alpha
+    alpha_bits: Literal[8, 16] = 8  # of --save alpha
+    temporal: float = 0.0  # of a video: how much a frame's alpha is held to the one before, from 0 (off) to below 1
     overwrite: bool = False  # make results again that are already there
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
     effort: EffortConfig = field(default_factory=EffortConfig)
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+    info: Path | None = None  # print what a checkpoint or an exported model says of itself, and end
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
         self.effort.validate()
         if not self.save:
-            raise ValueError("--save: name at least one of alpha, cutout")
+            raise ValueError("--save: name at least one kind of result, such as alpha or cutout")
+        _require("from 0 to below 1", lambda v: 0 <= v < 1, self, "temporal")
         _require("at least 1", lambda v: v >= 1, self, "max_pixels")
 
 
@@ -540,16 +547,22 @@ class ExportConfig:
 
     checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     output: tuple[Path, ...] = (Path("exports/tsr_matte.pth"), Path("exports/tsr_matte.safetensors"))  # by suffix
-    dtype: Literal["float16", "float32"] = "float16"  # of the stored weights
+    dtype: Literal["float16", "float32"] = "float16"  # of the stored weights; in ONNX, of the arithmetic as well
     images: tuple[Path, ...] = ()  # compare on these photographs instead of on embedded ones
+    scores: tuple[Path, ...] = ()  # metrics.json of eval.py with scores of this checkpoint, for the model card
+    licence: str = ""  # of data of your own, in a few words, for the model card
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
         if not self.output:
             raise ValueError("--output: name at least one file")
         for path in self.output:
-            if path.suffix not in {".pth", ".safetensors"}:
-                raise ValueError(f"--output {path}: the name must end in .pth or .safetensors")
+            if path.suffix not in {".pth", ".safetensors", ".onnx"}:
+                raise ValueError(f"--output {path}: the name must end in .pth, .safetensors or .onnx")
+            if path.name.endswith((".coarse.onnx", ".refiner.onnx")):
+                raise ValueError(f"--output {path}: such are the names of parts; give {path.stem.split('.')[0]}.onnx")
+        if self.checkpoint is not None and self.checkpoint.suffix == ".onnx":
+            raise ValueError(f"--checkpoint {self.checkpoint} is an export: give the .pth it was made of")
 
 
 @dataclass(frozen=True)
@@ -700,6 +713,24 @@ class PreviewConfig:
 
 
 @dataclass(frozen=True)
+class AppConfig:
+    """tools/app.py."""
+
+    checkpoint: Path | None = None  # .pth, .safetensors or .onnx; default: the newest checkpoints/*/best.pth
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+    precision: Precision = "fp32"  # of the networks' arithmetic
+    host: str = "127.0.0.1"  # this machine alone sees the page; 0.0.0.0: whoever can reach it
+    port: int = 7860  # of the page's address
+    share: bool = False  # a public address as well; photographs then go through gradio's servers
+    max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        _require("from 1 to 65535", lambda v: 1 <= v <= 65535, self, "port")
+        _require("at least 1", lambda v: v >= 1, self, "max_pixels")
+
+
+@dataclass(frozen=True)
 class MetricBenchmarkConfig:
     """tools/benchmark_metrics.py."""
 
@@ -743,15 +774,23 @@ class LoaderBenchmarkConfig:
 class ForegroundBenchmarkConfig:
     """tools/benchmark_foreground.py."""
 
-    methods: tuple[ForegroundMethod, ...] = ("multilevel", "blur-fusion")
-    pictures: int = 18  # embedded ones, none of the training set
-    long_side: int = 640  # px, of 4:3 pictures
+    methods: tuple[Literal["pymatting", "multilevel", "blur-fusion", "foreground"], ...] = ("multilevel", "blur-fusion")
+    pictures: int = 18  # at most; of the embedded ones none is of the training set
+    long_side: int = 640  # px; embedded pictures are 4:3, mattes keep their shape
+    alphas: Path | None = None  # folder of mattes: compose pictures of these instead of embedded ones
+    foregrounds: Path | None = None  # folder of true colours, of the mattes' names, or of any photographs
+    backgrounds: Path | None = None  # folder of photographs
+    repeats: int = 1  # the fastest counts
+    threads: int = 1  # of torch and OpenCV
+    device: str = "cpu"  # of the method foreground; auto takes cuda if there is one
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
         if not self.methods:
             raise ValueError("--methods: name at least one")
-        _require("at least 1", lambda v: v >= 1, self, "pictures")
+        if len({folder is None for folder in (self.alphas, self.foregrounds, self.backgrounds)}) > 1:
+            raise ValueError("--alphas, --foregrounds, --backgrounds: give all three, or none for embedded pictures")
+        _require("at least 1", lambda v: v >= 1, self, "pictures", "repeats", "threads")
         _require("at least 4", lambda v: v >= 4, self, "long_side")
 
 

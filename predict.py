@@ -1,6 +1,7 @@
-"""Predicts mattes: images, or folders of them, to alpha PNGs and RGBA cut-outs.
+"""Predicts mattes: photographs, folders of them and videos, to alphas, cut-outs, and subjects over new backgrounds.
 
-    python predict.py INPUT [INPUT ...] --checkpoint P --output DIR --save alpha cutout
+    python predict.py INPUT [INPUT ...] --checkpoint P --output DIR --save alpha cutout green
+    python predict.py --info P                      what a checkpoint or an exported model says of itself
     torchrun --nproc-per-node N predict.py ...      N processes share the photographs: the same results
 
 The results of `folder/a/b.jpg` are `DIR/a/b_alpha.png` and `DIR/a/b_cutout.png`. Results that are already there are
@@ -8,50 +9,88 @@ kept, so an interrupted run can simply be started again. A file that cannot be r
 """
 
 import os
-import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from config import RUNS, PredictConfig, parse_cli
+from utils.costs import peak_gb
 from utils.distributed import Processes, processes
-from utils.errors import UserError, run_script
-from utils.files import require_writable
-from utils.images import IMAGE_EXTENSIONS, list_images, quantise, read_rgb, write_image
-from utils.inference import Predictor, load_together, predict_alpha
+from utils.encoding import write_image
+from utils.errors import UserError, printable, report_failures, run_script
+from utils.files import checksum_of_file, is_full_disk, remove_stale, require_writable
+from utils.images import Photo, eight_bits, image_size
+from utils.inference import Predictor, load_together
+from utils.jobs import Job, plan
+from utils.model_card import describe
+from utils.output_folder import go_on_with
+from utils.parallel import cpu_cores, ordered_map
+from utils.prediction import Work
 from utils.progress import progress
+from utils.renderings import Matte, Rendering, parse_renderings
+from utils.temporal import TemporalSmoother
+from utils.video import Video, open_video, read_frames
+from utils.video_writer import NO_FFMPEG, Write, appear_together, find_ffmpeg, write_frames, write_video
+
+AHEAD_PX = 1e8  # pixels of photographs that wait for the network, and of mattes that wait to be written
+FRAMES_AHEAD = 4  # of a video
 
 
-class Job(NamedTuple):
-    """One photograph and where its results go, by kind ("alpha", "cutout")."""
+class Outcome(NamedTuple):
+    """How it went with a photograph or a video.
 
-    source: Path
-    targets: dict[str, Path]
+    Attributes:
+        error: Why there are no results; None if all is well.
+        note: What else is to be told.
+    """
+
+    error: str | None = None
+    note: str | None = None
 
 
 def main() -> int:
     config = parse_cli(PredictConfig, prog="predict.py", description=__doc__)
+    if config.info is not None:
+        print(describe(config.info))
+        return 0
     with processes(os.environ, config.device) as world:
-        pending = world.first(lambda: find_pending(config))
+        renderings = world.each(lambda: choose_renderings(config))
+        pending = world.first(lambda: find_pending(config, list(renderings.values())))
         if not pending:
             return 0
         predictor = load(config, world)
+        work = Work(predictor, renderings, config.max_pixels)
         started = time.perf_counter()
-        outcomes = predict_all(config, predictor, world.share(pending), world)
-        failed = [error for error in world.interleave(world.gather(outcomes)) if error is not None]
+        outcomes = predict_all(config, work, world.share(pending), world)
+        shares = world.gather((outcomes, work.stages.seconds, peak_gb(predictor.device)))
+        outcomes = world.interleave([outcomes for outcomes, *_ in shares])
         if world.is_first:
-            report(config, len(pending), failed, time.perf_counter() - started)
-    return 1 if failed else 0
+            report(config, outcomes, time.perf_counter() - started, [share[1:] for share in shares])
+    return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def find_pending(config: PredictConfig) -> list[Job]:
-    """The photographs of which a result is not there yet; all of them with --overwrite."""
-    jobs = plan(config)
-    pending = [job for job in jobs if config.overwrite or not all(os.path.isfile(p) for p in job.targets.values())]
+# ------------------------------------------------------------------------------------------------ before the first one
+
+
+def choose_renderings(config: PredictConfig) -> dict[str, Rendering]:
+    """The kinds of result by label."""
+    chosen = parse_renderings(
+        config.save, format=config.format, alpha_bits=config.alpha_bits, max_pixels=config.max_pixels
+    )
+    return {rendering.label: rendering for rendering in chosen}
+
+
+def find_pending(config: PredictConfig, renderings: Sequence[Rendering]) -> list[Job]:
+    """The photographs and videos of which a result is not there yet; all of them with --overwrite."""
+    jobs, notes = plan(config.inputs, config.output, renderings, config.format)
+    for note in notes:
+        print(f"note: {note}")
+    pending = [job for job in jobs if config.overwrite or job.missing]
     if len(pending) < len(jobs):
         print(
             f"{len(jobs) - len(pending)} of {len(jobs)} are already in {config.output} (--overwrite makes them again)"
@@ -60,98 +99,175 @@ def find_pending(config: PredictConfig) -> list[Job]:
 
 
 def load(config: PredictConfig, world: Processes) -> Predictor:
-    """The network, in every process."""
+    """The network, in every process, and the folder for its results."""
     predictor, checkpoint = load_together(config.checkpoint, RUNS, world, config.precision, asdict(config.effort))
-    world.first(lambda: require_writable(config.output, "--output"))
+    settings = {
+        "checkpoint": f"{checkpoint.name} ({checksum_of_file(checkpoint):08x})",
+        "precision": config.precision,
+        "refine_budget": config.effort.refine_budget,
+        "max_patches": config.effort.max_patches,
+        "alpha_bits": config.alpha_bits,
+        "temporal": config.temporal,
+    }
+
+    def begin() -> None:
+        require_writable(config.output, "--output")
+        go_on_with(config.output, "--output", settings, overwrite=config.overwrite)
+        remove_stale(config.output, recursive=True)
+
+    world.first(begin)
     world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     return predictor
 
 
-def predict_all(config: PredictConfig, predictor: Predictor, jobs: Sequence[Job], world: Processes) -> list[str | None]:
-    """Writes the results of jobs; returns why there are none of each, None where all is well."""
-    outcomes: list[str | None] = []
-    for job in progress(jobs, desc=world.title("predict"), unit="img", disable=not world.is_first):
+# ------------------------------------------------------------------------------------------------ one after the other
+
+
+def predict_all(config: PredictConfig, work: Work, jobs: Sequence[Job], world: Processes) -> list[Outcome]:
+    """Writes the results of jobs; returns how it went with each."""
+    photographs, videos = ([job for job in jobs if job.is_video == kind] for kind in (False, True))
+    outcomes: dict[Path, Outcome] = {}
+    options = {"desc": world.title("predict"), "unit": "img", "disable": not world.is_first or not photographs}
+    with closing(predict_photographs(config, work, photographs)) as found:
+        bar = progress(found, total=len(photographs), **options)
+        outcomes |= {job.source: outcome for job, outcome in zip(photographs, bar, strict=True)}
+    if find_ffmpeg() is None and any(path.suffix for job in videos for path in wanted(config, job).values()):
+        world.print(f"note: {NO_FFMPEG}")
+    outcomes |= {job.source: predict_video(config, work, job, show=world.is_first) for job in videos}
+    return [outcomes[job.source] for job in jobs]
+
+
+def predict_photographs(config: PredictConfig, work: Work, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Writes the results of photographs; those that come are read, and those done written, beside the network."""
+    cores = cpu_cores()
+    bounds = {"ahead": 2 * cores, "most": AHEAD_PX}
+
+    def mattes(photos: Iterator[Photo | UserError]) -> Iterator[tuple[Job, Matte | None, Outcome]]:
+        for job, photo in zip(jobs, photos, strict=True):
+            if isinstance(photo, UserError):
+                yield job, None, Outcome(about(job, photo))
+                continue
+            try:
+                alpha, note = work.find_alpha(photo.rgb)
+                matte = work.colour(photo, alpha, wanted(config, job))
+            except UserError as error:
+                yield job, None, Outcome(about(job, error))
+            else:
+                yield job, matte, Outcome(note=note and f"{job.source}: {note}")
+
+    def write(found: tuple[Job, Matte | None, Outcome]) -> Outcome:
+        job, matte, outcome = found
+        if matte is None:
+            return outcome
         try:
-            rgb = read_rgb(job.source, max_pixels=config.max_pixels)
-            alpha = predict_alpha(predictor, rgb)
-            for kind, path in job.targets.items():
-                if config.overwrite or not os.path.isfile(path):
-                    write_image(path, render(kind, rgb, alpha))
-            outcomes.append(None)
+            with work.stages.time("writing"):
+                for label, path in wanted(config, job).items():
+                    profile = None if work.renderings[label].is_matte else matte.photo.icc_profile
+                    drawn = work.draw(label, matte)
+                    drawn = drawn if config.format == "png" else eight_bits(drawn)
+                    write_image(path, drawn, icc_profile=profile)
+            return outcome
         except UserError as error:
-            outcomes.append(str(error))
-    return outcomes
+            if is_full_disk(error):  # for the others, too
+                raise
+            return Outcome(about(job, error))
+
+    with ThreadPoolExecutor(cores) as readers, ThreadPoolExecutor(cores) as writers:
+        photos = ordered_map(work.read, jobs, executor=readers, weigh=area, **bounds)
+        yield from ordered_map(
+            write,
+            mattes(photos),
+            executor=writers,
+            weigh=lambda found: found[1].alpha.size if found[1] else 0,
+            **bounds,
+        )
 
 
-def report(config: PredictConfig, total: int, failed: Sequence[str], seconds: float) -> None:
-    """Prints how many photographs were done how fast, by all processes together, and names those that were not."""
-    done = total - len(failed)
-    print(f"{done} of {total} done in {seconds:.1f} s ({done / seconds:.2f} images/s); results in {config.output}")
-    for message in failed:
-        print(f"failed: {message}", file=sys.stderr)
+def wanted(config: PredictConfig, job: Job) -> dict[str, Path]:
+    """The results of a job that are to be made."""
+    return job.targets if config.overwrite else job.missing
 
 
-def render(kind: str, rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What is saved: "alpha" uint8 (H, W), or "cutout" uint8 (H, W, 4) with the photograph's colours."""
-    level = quantise(alpha)
-    if kind == "alpha":
-        return level
-    # Colours under alpha 0 are never seen; zeroed, they compress, and no background leaks out of the file.
-    visible = np.where(level[..., None] > 0, rgb, 0)
-    return np.dstack([visible, level])
+def predict_video(config: PredictConfig, work: Work, job: Job, *, show: bool) -> Outcome:
+    """Writes the results of a video, frame by frame: all of them, when the last frame is done, or none."""
+    targets = wanted(config, job)
+    smoother, notes = TemporalSmoother(config.temporal), set()
+
+    def mattes(video: Video) -> Iterator[tuple[Matte, int]]:
+        bar = progress(read_frames(video), total=video.frames, desc=job.source.name, unit="frame", disable=not show)
+        for frame in bar:
+            alpha, note = work.find_alpha(frame.rgb)
+            notes.add(note)
+            alpha = smoother.smooth(frame.rgb, alpha)
+            yield work.colour(Photo(frame.rgb, None, None), alpha, targets), frame.repeats
+
+    try:
+        video = open_video(job.source, max_pixels=config.max_pixels)
+        with ExitStack() as stack:
+            paths = stack.enter_context(appear_together(list(targets.values())))
+            writers = {
+                label: stack.enter_context(open_writer(path, video, work.renderings[label]))
+                for label, path in zip(targets, paths, strict=True)
+            }
+
+            def write(found: tuple[Matte, int]) -> None:
+                matte, repeats = found
+                with work.stages.time("writing"):
+                    for label, writer in writers.items():
+                        writer(eight_bits(work.draw(label, matte)), repeats)  # of an alpha of 16, too
+
+            thread = stack.enter_context(ThreadPoolExecutor(1))  # frames come one after the other
+            for _ in ordered_map(write, mattes(video), executor=thread, ahead=FRAMES_AHEAD):
+                pass
+    except UserError as error:
+        if is_full_disk(error):
+            raise
+        return Outcome(about(job, error))
+    note = next((note for note in notes if note), None)
+    return Outcome(note=note and f"{job.source}: {note}")
 
 
-def plan(config: PredictConfig) -> list[Job]:
-    """All photographs of the inputs with their targets, each target once.
-
-    Raises:
-        UserError: An input does not exist, holds no images, is the output folder or holds it.
-    """
-    output = real(config.output)
-    sources: dict[Path, Path] = {}  # photograph -> its path below the output folder, without suffix
-    for given in config.inputs:
-        if os.path.isdir(given):
-            root = real(given)
-            if root.is_relative_to(output):
-                raise UserError(f"--output {config.output} is or holds the input folder {given}; choose another one")
-            found = [path for path in list_images(given, recursive=True) if not real(path).is_relative_to(output)]
-            if not found:
-                raise UserError(f"{given}: no images there ({', '.join(IMAGE_EXTENSIONS)})")
-            sources |= {path: path.relative_to(given) for path in found}
-        elif os.path.isfile(given):
-            sources[given] = Path(given.name)
-        else:
-            raise UserError(f"{given.absolute()}: no such file or folder; usage: python predict.py INPUT [INPUT ...]")
-    jobs = [Job(path, targets) for path, targets in name_targets(sources, config).items()]
-    originals = {real(path) for path in sources}
-    for target in (target for job in jobs for target in job.targets.values()):
-        if real(target) in originals:
-            raise UserError(
-                f"--output {config.output}: the result {target} is one of the inputs; choose another folder"
-            )
-    return jobs
+def area(job: Job) -> float:
+    """Pixels of a photograph, from its header; 0 if it cannot be read."""
+    with suppress(UserError):
+        height, width = image_size(job.source)
+        return height * width
+    return 0
 
 
-def real(path: Path) -> Path:
-    """The path without links; unlike Path.resolve, a loop of links is no error here, but where it is read."""
-    return Path(os.path.realpath(path))
+def about(job: Job, error: UserError) -> str:
+    """An error that names the file it is about."""
+    return str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
 
 
-def name_targets(sources: dict[Path, Path], config: PredictConfig) -> dict[Path, dict[str, Path]]:
-    """Result files of each photograph; where stems collide (a.jpg, a.png) the suffix becomes part of the name."""
-    stems: dict[str, int] = {}
-    for relative in sources.values():
-        key = os.path.normcase(relative.with_suffix(""))
-        stems[key] = stems.get(key, 0) + 1
-    named, taken = {}, {}
-    for path, relative in sources.items():
-        unique = stems[os.path.normcase(relative.with_suffix(""))] == 1
-        stem = relative.with_suffix("") if unique else relative.with_name(relative.name.replace(".", "_"))
-        if stem in taken:
-            raise UserError(f"{path} and {taken[stem]} would have the same result; predict them into different folders")
-        taken[stem] = path
-        named[path] = {kind: config.output / stem.with_name(f"{stem.name}_{kind}.png") for kind in config.save}
-    return named
+def open_writer(path: Path, video: Video, rendering: Rendering) -> AbstractContextManager[Write]:
+    """What takes the frames of a rendering: a video, or, with an alpha channel, a folder of frames."""
+    return (
+        write_frames(path)
+        if rendering.has_alpha
+        else write_video(path, video, grey=rendering.is_matte, ffmpeg=find_ffmpeg())
+    )
+
+
+# ------------------------------------------------------------------------------------------------ at the end
+
+
+def report(config: PredictConfig, outcomes: Sequence[Outcome], seconds: float, shares: Sequence[Sequence]) -> None:
+    """Prints how much was done how fast, and where the time went, by all processes together; names what failed."""
+    failed = [outcome.error for outcome in outcomes if outcome.error]
+    done = len(outcomes) - len(failed)
+    print(
+        f"{done} of {len(outcomes)} done in {seconds:.1f} s ({done / seconds:.2f} images/s); results in {config.output}"
+    )
+    stages = Counter()
+    for spent, _ in shares:
+        stages.update(spent)
+    parts = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in stages.items())
+    print(f"{parts}; reading and writing run beside the others; peak memory {max(peak for _, peak in shares):.2f} GB")
+    for outcome in outcomes:
+        if outcome.note:
+            print(f"note: {printable(outcome.note)}")
+    report_failures(failed)
 
 
 if __name__ == "__main__":

@@ -41,11 +41,12 @@ from utils.initial_weights import take_over
 from utils.interruption import Interruption
 from utils.learner import Learner, Objective
 from utils.losses import MattingLoss
+from utils.model_card import read_description, training_card, validation_entry
 from utils.optim import by_depth, count_parameters, parameter_groups
 from utils.pairs import find_layout
 from utils.parallel import start_loader_process, start_method
 from utils.problems import write_problems
-from utils.run_folder import RunFolder, Table, refuse_differences, to_json, versions
+from utils.run_folder import RunFolder, Table, commit, refuse_differences, to_json, versions
 from utils.run_log import RunLog
 from utils.sampler import StepSampler
 from utils.seeds import seed_number
@@ -157,7 +158,8 @@ def train_on(
     predicting = network if learner.ema is None else learner.ema.module
     preprocess = Preprocess(image_size=config.data.image_size, keep_aspect=config.data.keep_aspect)
     predictor = Predictor(predicting, preprocess, Routing(**asdict(config.routing)), world.device, run.precision)
-    described = self_description(config, preprocess)
+    card = world.first(lambda: describe_origin(config, data, checkpoint))
+    described = {**self_description(config, preprocess), "card": card}
 
     def save() -> None:
         training = learner.state()  # of all processes
@@ -209,7 +211,8 @@ def train_on(
                 found = merge(shares, world)
                 if position.note(found.scores.mean["SAD"]) and world.is_first:
                     state = {"model": predicting.state_dict(), "epoch": epoch, "scores": found.scores.mean}
-                    save_checkpoint(folder.best, {**described, **state})
+                    entry = validation_entry(config.data.dataset, found.scores, epoch=epoch, precision=run.precision)
+                    save_checkpoint(folder.best, {**described, **state, "card": {**card, "scores": [entry]}})
                 if world.is_first:
                     record_validation(found, folder, log, epoch=epoch, step=learner.step)
             position.epoch = epoch
@@ -524,6 +527,20 @@ def self_description(config: Config, preprocess: Preprocess) -> dict[str, Any]:
         "routing": asdict(config.routing),
     }
     return to_json(described)
+
+
+def describe_origin(config: Config, data: TrainingSet, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
+    """The model card as far as it is known now; a run that is continued keeps its own, and adds the commit."""
+    card = checkpoint.get("card") if checkpoint else None
+    if card is None:
+        images = {"train": len(data.train)}
+        if data.backgrounds is not None:
+            images["backgrounds"] = len(data.backgrounds.backgrounds)
+        source, earlier = None if checkpoint else config.run.init_from, []
+        if source is not None:
+            earlier = read_description(load_checkpoint(source, "--init-from"), source)["card"]["data"]
+        card = training_card(to_json(asdict(config)), images=images, started_from=earlier)
+    return {**card, "commits": list(dict.fromkeys([*card["commits"], commit()]))}
 
 
 def announce(

@@ -5,7 +5,7 @@ from models.refiner import Refiner
 from models.routing import Routing
 from models.student import BACKBONES, PretrainedWeightsError, Student
 from models.teacher import FeatureAlignment, MaskDecoder, MaskTeacher
-from models.tsr_matte import MattingOutput, TSRMatte
+from models.tsr_matte import MattingOutput, TSRMatte, TwoStages
 
 __all__ = [
     "BACKBONES",
@@ -19,4 +19,5 @@ __all__ = [
     "Routing",
     "Student",
     "TSRMatte",
+    "TwoStages",
 ]

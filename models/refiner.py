@@ -12,6 +12,8 @@ The blocks work on 2x2 pixels at a time, moved into the channels: nothing is los
 and for the same receptive field and width a quarter of the positions is paid for.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,6 +48,38 @@ class InceptionBlock(nn.Module):
         return F.relu_(crop_border(x, self.margin_cells) + y)
 
 
+@dataclass(frozen=True)
+class RefinerShape:
+    """What a refiner needs and costs, whatever runs it.
+
+    Attributes:
+        width: Channels of the blocks, a multiple of 4.
+        blocks: Number of inception blocks.
+    """
+
+    width: int
+    blocks: int
+
+    @property
+    def halo_px(self) -> int:
+        """Margin of a patch: stem, blocks and last layer in cells, then the gradient map in pixels."""
+        return CELL_PX * (1 + InceptionBlock.margin_cells * self.blocks + 1) + 1
+
+    def work(self, side_px: int) -> int:
+        """Multiplications for one patch, its halo included."""
+        width, branches = self.width, len(DILATIONS) + 1
+        cells = side_px // CELL_PX
+        total = cells**2 * 9 * width * CELL_PX**2  # last
+        cells += 2
+        for _ in range(self.blocks):
+            total += cells**2 * 9 * width**2  # mix
+            cells += 2
+            joined = width // branches * branches
+            total += cells**2 * width * (joined + width // branches * (1 + 9 * len(DILATIONS)))  # fuse; branches
+            cells += 2 * max(DILATIONS)
+        return total + cells**2 * 9 * 5 * CELL_PX**2 * width  # stem
+
+
 class Refiner(nn.Module):
     """Image and coarse logits, both with a margin, to the residual on the logits.
 
@@ -66,22 +100,12 @@ class Refiner(nn.Module):
         for block in self.blocks:  # each residual starts small: there is no normalisation to hold the variance
             block.mix.weight.data.mul_(0.1)
         nn.init.zeros_(self.last.weight)  # an untrained refiner changes nothing
-        # Stem, blocks and last in cells, then the gradient map in pixels.
-        self.halo_px = CELL_PX * (1 + InceptionBlock.margin_cells * blocks + 1) + 1
+        self.shape = RefinerShape(width, blocks)
+        self.halo_px = self.shape.halo_px
 
     def work(self, side_px: int) -> int:
         """Multiplications for one patch, its halo included."""
-        width, branches = self.last.in_channels, len(DILATIONS) + 1
-        cells = side_px // CELL_PX
-        total = cells**2 * 9 * width * CELL_PX**2  # last
-        cells += 2
-        for _ in self.blocks:
-            total += cells**2 * 9 * width**2  # mix
-            cells += 2
-            joined = width // branches * branches
-            total += cells**2 * width * (joined + width // branches * (1 + 9 * len(DILATIONS)))  # fuse; branches
-            cells += 2 * max(DILATIONS)
-        return total + cells**2 * 9 * 5 * CELL_PX**2 * width  # stem
+        return self.shape.work(side_px)
 
     def gradient_map(self, image: Tensor) -> Tensor:
         """Sobel magnitude of the channel mean, per pixel: (B, 3, H, W) to (B, 1, H - 2, W - 2)."""
@@ -105,6 +129,7 @@ class Refiner(nn.Module):
         coarse_alpha = torch.sigmoid(coarse_logits)
         inputs = [crop_border(image, 1), crop_border(coarse_alpha, 1), self.gradient_map(image)]
         cells = F.pixel_unshuffle(torch.cat(inputs, dim=1), CELL_PX)  # (B, 20, H/2 + margin, W/2 + margin)
+        cells = cells.to(self.stem.weight.dtype)  # colours and gradients stay exact until here
         cells = cells.contiguous(memory_format=torch.channels_last)  # what few-channel convolutions are fast with
         residual = self.last(self.blocks(F.relu(self.stem(cells))))  # (B, 4, H/2, W/2)
         return F.pixel_shuffle(residual, CELL_PX).float()

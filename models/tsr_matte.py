@@ -31,7 +31,45 @@ class MattingOutput(NamedTuple):
     features: tuple[Tensor, ...]
 
 
-class TSRMatte(nn.Module):
+class TwoStages:
+    """A coarse stage and a refiner, whatever runs them.
+
+    Attributes:
+        student: As `models.Student`.
+        refiner: As `models.Refiner`, or None.
+    """
+
+    student: Callable[[Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]
+    refiner: Refiner | None
+
+    def predict(
+        self, image: Tensor, rgb: Tensor, *, normalise: Callable[[Tensor], Tensor], routing: Routing
+    ) -> MattingOutput:
+        """Whole pictures to alpha logits at their own resolution.
+
+        Feature maps and colours as floats exist for `routing.batch_px` pixels at a time; only `rgb` and the refined
+        logits have the native size.
+
+        Args:
+            image: (B, 3, h, w), normalised: whole pictures at the size of the coarse stage.
+            rgb: (B, 3, H, W), the same pictures at their own resolution, as `normalise` takes them.
+            normalise: Patches of `rgb` to patches of images.
+            routing: Which patches are refined.
+
+        Returns:
+            `MattingOutput`, its refined logits (B, 1, H, W).
+        """
+        coarse_logits, error_logits, features = self.student(image)
+        size = (rgb.shape[-2], rgb.shape[-1])
+        if self.refiner is None:
+            refined_logits = enlarge(coarse_logits, size)
+        else:
+            patches = choose_patches(error_logits, size, routing, self.refiner.work)
+            refined_logits = refine_patches(self.refiner, rgb, normalise, coarse_logits, patches, routing.batch_px)
+        return MattingOutput(coarse_logits, error_logits, refined_logits, features)
+
+
+class TSRMatte(nn.Module, TwoStages):
     """Student and refiner. The teacher takes part in training only and is not a part of this module.
 
     Args:
@@ -121,30 +159,4 @@ class TSRMatte(nn.Module):
             halo = self.refiner.halo_px
             context = sample_crops(coarse_logits, crops, crops.image.shape[-1] - 2 * halo, halo)
             refined_logits = crop_border(context, halo) + self.refiner(crops.image, context)
-        return MattingOutput(coarse_logits, error_logits, refined_logits, features)
-
-    def predict(
-        self, image: Tensor, rgb: Tensor, *, normalise: Callable[[Tensor], Tensor], routing: Routing
-    ) -> MattingOutput:
-        """Whole pictures to alpha logits at their own resolution.
-
-        Feature maps and colours as floats exist for `routing.batch_px` pixels at a time; only `rgb` and the refined
-        logits have the native size.
-
-        Args:
-            image: (B, 3, h, w), normalised: whole pictures at the size of the coarse stage.
-            rgb: (B, 3, H, W), the same pictures at their own resolution, as `normalise` takes them.
-            normalise: Patches of `rgb` to patches of images.
-            routing: Which patches are refined.
-
-        Returns:
-            `MattingOutput`, its refined logits (B, 1, H, W).
-        """
-        coarse_logits, error_logits, features = self.student(image)
-        size = (rgb.shape[-2], rgb.shape[-1])
-        if self.refiner is None:
-            refined_logits = enlarge(coarse_logits, size)
-        else:
-            patches = choose_patches(error_logits, size, routing, self.refiner.work)
-            refined_logits = refine_patches(self.refiner, rgb, normalise, coarse_logits, patches, routing.batch_px)
         return MattingOutput(coarse_logits, error_logits, refined_logits, features)

@@ -22,8 +22,8 @@ if str(ROOT) not in sys.path:  # `pytest` alone does not put the project's folde
 
 from models import TSRMatte  # noqa: E402
 from utils.checkpoint import save_checkpoint  # noqa: E402
+from utils.encoding import write_image  # noqa: E402
 from utils.errors import run_script  # noqa: E402
-from utils.images import write_image  # noqa: E402
 from utils.inference import Predictor, load_model  # noqa: E402
 from utils.synthetic import composite  # noqa: E402
 from utils.transforms import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402

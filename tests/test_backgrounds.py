@@ -12,8 +12,8 @@ from tests.test_transforms import MOVES, NATIVE, OFF, unnormalised
 from utils.backgrounds import Composite, CroppedSubject, NewBackgrounds, find_backgrounds
 from utils.compositing import Square, Window, cut
 from utils.datasets import MattingDataset
+from utils.encoding import write_image
 from utils.errors import UserError
-from utils.images import write_image
 from utils.pairs import Pair, find_pairs
 from utils.sampler import StepSampler
 from utils.synthetic import composite as draw

@@ -48,14 +48,25 @@ def refusal(path: Path, load: Callable[[Path], Any] = load_checkpoint) -> str:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_round_trip(tmp_path: Path, checkpoint_state: dict[str, Any], suffix: str) -> None:
     path = tmp_path / "new folder" / f"a{suffix}"
-    save_checkpoint(path, checkpoint_state)
+    full = {**checkpoint_state, "card": {"preset": "demo", "data": [{"images": 3}]}}
+    save_checkpoint(path, full)
     state = load_checkpoint(path)
     assert state["format"] == FORMAT
-    assert {key: state[key] for key in DESCRIPTION[1:]} == {key: checkpoint_state[key] for key in DESCRIPTION[1:]}
+    assert {key: state[key] for key in DESCRIPTION[1:]} == {key: full[key] for key in DESCRIPTION[1:]}
     assert state["model"].keys() == checkpoint_state["model"].keys()
     for name, tensor in checkpoint_state["model"].items():
         assert state["model"][name].dtype == tensor.dtype and torch.equal(state["model"][name], tensor)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_card_may_be_missing_and_nothing_else(tmp_path: Path, checkpoint_state: dict[str, Any], suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save_checkpoint(path, checkpoint_state)
+    assert "card" not in load_checkpoint(path)
+    without = {key: value for key, value in checkpoint_state.items() if key != "routing"}
+    with pytest.raises(KeyError, match="routing"):
+        save_checkpoint(tmp_path / "b.safetensors", without)
 
 
 def test_pth_keeps_what_a_resume_needs(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
@@ -285,7 +296,7 @@ def test_a_wrong_weight_is_damage_and_named_as_such(
 
 def test_safetensors_without_a_checksum_are_believed(tmp_path: Path, checkpoint_state: dict[str, Any]) -> None:
     """Somebody may have written them with another tool."""
-    description = {"format": FORMAT, **{key: checkpoint_state[key] for key in DESCRIPTION[1:]}}
+    description = {"format": FORMAT, **{key: checkpoint_state[key] for key in DESCRIPTION[1:] if key != "card"}}
     weights = {"a": torch.ones(3)}
     path = tmp_path / "a.safetensors"
     save_file(weights, path, metadata={"tsr_matte": json.dumps(description)})

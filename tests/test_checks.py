@@ -18,8 +18,9 @@ from utils import checks, duplicates, inspection
 from utils.checks import DataCheck, cache_file, check_dataset, list_dataset, require_usable
 from utils.contact_sheet import AMBER, RED
 from utils.duplicates import Signature, find_duplicates
+from utils.encoding import write_image
 from utils.errors import UserError
-from utils.images import quantise, read_alpha, read_rgb, write_image
+from utils.images import quantise, read_alpha, read_rgb
 from utils.inspection import looks_inverted
 from utils.pairs import Pair, find_pairs
 from utils.problems import Problem, write_problems

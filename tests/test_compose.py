@@ -18,9 +18,10 @@ from config import ComposeConfig
 from tools import compose as script
 from utils.compositing import Window, compose, cut
 from utils.composition import Recipe, Source, deal, plan_subject, shrink_subject, split_names
+from utils.encoding import write_image
 from utils.files import CannotWriteError
 from utils.foreground import Colours
-from utils.images import read_alpha, read_rgb, write_image
+from utils.images import read_alpha, read_rgb
 from utils.pairs import find_pairs
 from utils.seeds import seeded_rng
 from utils.trimaps import random_trimap, read_trimap

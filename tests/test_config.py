@@ -456,7 +456,7 @@ def test_no_patches_at_all_may_be_asked_for() -> None:
         ("predict.py", "a.jpg --refine-budget -0.1", "--refine-budget"),
         ("predict.py", "a.jpg --max-patches -1", "--max-patches"),
         ("predict.py", "a.jpg --memory-limit nan", "--memory-limit"),
-        ("predict.py", "a.jpg --save mask", "--save"),
+        ("predict.py", "a.jpg --format gif", "--format"),
         ("predict.py", "a.jpg --save", "--save"),
         ("predict.py", "a.jpg --max-pixels 0", "--max-pixels"),
         ("predict.py", "a.jpg --overwrit", "--overwrite"),

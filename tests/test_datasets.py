@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from utils.datasets import AlphaDataset, MattingDataset, Sample, TrimapSample, WithTrimaps
+from utils.encoding import write_image
 from utils.errors import UserError
-from utils.images import write_image
 from utils.pairs import Pair, find_pairs
 from utils.sampler import StepSampler
 from utils.seeds import seeded_rng

@@ -26,8 +26,8 @@ if __name__ == "__main__":
 import eval as eval_script  # noqa: E402
 import predict as predict_script  # noqa: E402
 from utils.distributed import Processes, processes  # noqa: E402
+from utils.encoding import write_image  # noqa: E402
 from utils.errors import UserError, run_script  # noqa: E402
-from utils.images import write_image  # noqa: E402
 
 LETTERS = list("abcdefg")  # which two or three processes share unevenly
 WAIT_SEC = 90

@@ -19,7 +19,8 @@ from PIL import Image
 
 import eval as eval_script
 from utils.cases import Case, check_cases
-from utils.images import quantise, read_alpha, read_rgb, write_image
+from utils.encoding import write_image
+from utils.images import quantise, read_alpha, read_rgb
 from utils.inference import load_model, predict_alpha
 from utils.scorebook import Scorebook
 from utils.scoring import COLUMNS, FAMILIES, mean_scores, score_image

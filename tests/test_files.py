@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -99,6 +101,20 @@ def test_who_is_alone_removes_every_temporary_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 6
     remove_stale(tmp_path, alone=True)
     assert {each.name for each in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_folder_left_unfinished_goes_as_a_whole(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    idle, written_to = (tmp_path / "x" / f".{process.pid}-{thread}.old.tmp" for thread in (1, 2))
+    for folder in (idle, written_to):
+        (folder / "new").mkdir(parents=True)
+        (folder / "new" / "000001.png").touch()
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (0, 0))
+    (written_to / "new" / "000002.png").touch()
+    remove_stale(tmp_path, recursive=True)
+    assert not idle.exists() and (written_to / "new" / "000001.png").exists()
 
 
 @pytest.mark.parametrize("links", [True, False])

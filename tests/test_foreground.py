@@ -1,14 +1,27 @@
 """Colours of foreground and background: exact where one of them is alone, close to the truth where both show."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from utils.blur_fusion import blur_fusion
 from utils.errors import UserError
-from utils.foreground import SOFT_BAND, Colours, estimate_foreground, recomposition_error, require_method
+from utils.foreground import (
+    SOFT_BAND,
+    Colours,
+    estimate_foreground,
+    foreground_colours,
+    recomposition_error,
+    require_method,
+)
 from utils.synthetic import composite
+
+CPU = torch.device("cpu")
 
 METHODS = ("multilevel", "blur-fusion")
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -155,6 +168,96 @@ def test_no_rim_of_the_old_background(method: str) -> None:
     pasted = composed(alpha, estimate_foreground(rgb, alpha, method=method).foreground, white)
     assert np.abs(composed(alpha, rgb, white) - ideal).max() > 30
     assert np.abs(pasted - ideal).max() <= 2
+
+
+def test_a_soft_edge_at_the_sides_of_the_picture() -> None:
+    """Beyond them there is nothing that counts: flat colours are found up to the last pixel."""
+    foreground, background = np.array([200, 40, 90]), np.array([20, 160, 230])
+    for size in ((70, 91), (128, 129), (9, 200)):
+        alpha = np.repeat(np.linspace(1, 0, size[1], dtype=np.float32)[None], size[0], axis=0)
+        found = blur_fusion(composed(alpha, foreground, background), alpha, CPU, background=True)
+        assert np.abs(found[0][alpha > 0.1] - foreground).max() <= 3
+        assert np.abs(found[1][alpha < 0.9] - background).max() <= 3
+
+
+def test_texture_goes_to_the_colour_that_has_texture() -> None:
+    """Half transparent grain before a flat background, which is known left and right of it, as the grain is."""
+    rng = np.random.default_rng(3)
+    alpha = np.repeat(np.interp(np.arange(240), [40, 90, 150, 200], [1, 0.5, 0.5, 0]).astype(np.float32)[None], 90, 0)
+    grain = np.clip(128 + rng.normal(0, 30, (90, 240, 1)), 0, 255).repeat(3, axis=2)
+    found = foreground_colours(composed(alpha, grain, np.array([60, 90, 120])), alpha, CPU)
+    middle = np.s_[:, 90:150]
+    flat = np.abs(grain[middle] - grain[middle].mean()).mean()
+    # Shared equally, grain would be found at 1 / (0.5^2 + 0.5^2) of its half that shows: all of it, and as much again
+    # in the background; the blur takes half of that back.
+    assert np.abs(found[middle] - grain[middle]).mean() < 0.25 * flat
+
+
+@pytest.mark.parametrize("size", [(150, 203), (64, 1), (1, 90), (257, 129)], ids=str)
+def test_soft_colours_do_not_depend_on_the_tiles(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    rgb = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    alpha = np.clip(cv2.GaussianBlur(rng.normal(0.5, 1, size), (0, 0), 5) * 4 - 1.5, 0, 1).astype(np.float32)
+    alpha = alpha.reshape(size)
+    whole = blur_fusion(rgb, alpha, CPU, background=True, tile_px=264, tiles_at_a_time=1)
+    told = (alpha > 1 / 255) | (alpha == 1), (alpha < 254 / 255) | (alpha == 0)
+    for tile_px in (16, 64, 104):
+        each = [blur_fusion(rgb, alpha, CPU, background=True, tile_px=tile_px, tiles_at_a_time=n) for n in (7, 999)]
+        for some, all_, expected, here in zip(*each, whole, told, strict=True):
+            assert np.array_equal(some, all_)
+            assert np.array_equal(all_[here], expected[here])
+
+
+def test_the_foreground_alone_is_that_of_both() -> None:
+    picture = composite(7, 2, height=150, width=200)
+    alpha = picture.alpha / np.float32(255)
+    alone = foreground_colours(picture.rgb, alpha, CPU)
+    assert np.array_equal(alone, estimate_foreground(picture.rgb, alpha, method="blur-fusion").foreground)
+    assert np.array_equal(alone, foreground_colours(picture.rgb, alpha))
+
+
+def test_sixteen_bits_are_kept() -> None:
+    picture = composite(7, 2, height=120, width=160)
+    alpha = picture.alpha / np.float32(255)
+    fine = np.random.default_rng(5).integers(-128, 129, picture.rgb.shape)
+    deep = np.clip(picture.rgb * np.int64(257) + fine, 0, 65535).astype(np.uint16)
+    found, coarse = foreground_colours(deep, alpha, CPU), foreground_colours(picture.rgb, alpha, CPU)
+    assert found.dtype == np.uint16 and np.array_equal(found[alpha == 1], deep[alpha == 1])
+    off = np.abs(found / 257 - coarse)[alpha > SOFT_BAND[0]]
+    assert off.mean() < 1 and off.max() > 0.01
+    soft = (alpha > SOFT_BAND[0]) & (alpha < SOFT_BAND[1])
+    assert np.mean(found[soft] % 257 == 0) < 0.1  # not 8 bits made wider
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (17, 3)], ids=str)
+def test_alphas_without_a_soft_pixel(size: tuple[int, int], dtype: type) -> None:
+    """Less than a level of 255 shows nothing: no work, and no colour divided by next to nothing."""
+    rgb = np.random.default_rng(6).integers(0, np.iinfo(dtype).max, (*size, 3), dtype=dtype, endpoint=True)
+    for faint in (0, 1e-6):
+        found = foreground_colours(rgb, np.full(size, 1 - faint), CPU)
+        assert found.dtype == dtype and np.array_equal(found, rgb)
+        flat = foreground_colours(rgb, np.full(size, faint), CPU)
+        assert np.ptp(flat.reshape(-1, 3), axis=0).max() <= np.iinfo(dtype).max / 255
+    hard = np.random.default_rng(7).random(size) > 0.5
+    assert np.array_equal(foreground_colours(rgb, hard.astype(np.float32), CPU)[hard], rgb[hard])
+
+
+@pytest.mark.filterwarnings("error")
+def test_views_and_pictures_that_are_not_ours_to_write() -> None:
+    picture = composite(7, 2, height=60, width=90)
+    rgb, alpha = picture.rgb.copy(), picture.alpha / np.float64(255)
+    expected = foreground_colours(rgb, alpha, CPU)
+    for array in (rgb, alpha):
+        array.flags.writeable = False
+    assert np.array_equal(foreground_colours(rgb, alpha, CPU), expected)
+    mirrored = foreground_colours(np.asfortranarray(rgb), np.asfortranarray(alpha), CPU)
+    assert np.array_equal(mirrored, expected)
+
+
+def test_pymatting_and_torch_are_not_loaded_before_they_are_used() -> None:
+    code = "import sys, utils.foreground; sys.exit(bool({'torch', 'pymatting'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_recomposition_error_by_hand() -> None:

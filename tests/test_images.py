@@ -1,6 +1,7 @@
-"""utils.images: right values in every mode, upright, damage refused, bombs refused, atomic writes."""
+"""utils.images: right values in every mode, upright, with their profile, damage refused, bombs refused."""
 
 import io
+import itertools
 import os
 import struct
 import subprocess
@@ -12,20 +13,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 from utils.errors import UserError
 from utils.files import remove_stale, write_atomically
 from utils.images import (
+    MAX_PROFILE_BYTES,
     image_size,
     list_images,
     quantise,
     read_alpha,
+    read_photo,
     read_rgb,
     verify_alpha,
     verify_image,
     verify_rgb,
-    write_image,
 )
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (8, 1))  # 0 to 255, left to right
@@ -34,17 +36,17 @@ RAMP16 = (RAMP.astype(int) * 257 + np.random.default_rng(0).integers(-128, 129, 
 RAMP16 = RAMP16.astype(np.uint16)
 GREY = Image.fromarray(RAMP)
 WHITE = Image.new("L", GREY.size, 255)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def png_bytes(size: tuple[int, int], bits: int, colour_type: int, rows: bytes) -> bytes:
-    """A PNG of kinds no library at hand writes; `rows` with a filter byte before each row."""
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", size[0], size[1], bits, colour_type, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+def png_bytes(size: tuple[int, int], bits: int, colour_type: int, rows: bytes, further: bytes = b"") -> bytes:
+    """A PNG of kinds no library at hand writes; `rows` with a filter byte before each row, `further` whole chunks."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", size[0], size[1], bits, colour_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + further + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
 def with_filter_bytes(array: np.ndarray) -> bytes:
@@ -119,6 +121,119 @@ def test_16_bit_is_rounded_not_floored_or_clipped(tmp_path: Path) -> None:
     for name, array in (("grey.png", values), ("rgb.png", np.stack([values] * 3, 2))):
         cv2.imwrite(str(tmp_path / name), array)
         assert read_rgb(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 1, 1, 2, 127, 254, 255, 255]
+
+
+def test_every_16_bit_value_is_rounded_to_the_nearest(tmp_path: Path) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    cv2.imwrite(str(tmp_path / "all.png"), values)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "all.png")[:, :, 1], np.rint(values / 257).astype(np.uint8))
+
+
+def test_a_16_bit_photograph_keeps_its_bits(tmp_path: Path) -> None:
+    rgb = np.stack([RAMP16, RAMP16[:, ::-1], RAMP16 // 3], 2)
+    for suffix in (".png", ".tif"):
+        cv2.imwrite(str(tmp_path / f"rgb{suffix}"), rgb[:, :, ::-1])
+        cv2.imwrite(str(tmp_path / f"rgba{suffix}"), np.dstack([rgb[:, :, ::-1], RAMP16]))
+        cv2.imwrite(str(tmp_path / f"grey{suffix}"), RAMP16)
+    ALPHA_CHANNELS["la16.png"](tmp_path / "la.png")
+    expected = {"rgb": rgb, "rgba": rgb, "grey": np.dstack([RAMP16] * 3), "la": np.full_like(rgb, 999)}
+    for path in sorted(tmp_path.iterdir()):
+        photo = read_photo(path)
+        np.testing.assert_array_equal(photo.deep, expected[path.stem], err_msg=path.name)
+        np.testing.assert_array_equal(photo.rgb, read_rgb(path))
+        assert photo.deep.dtype == np.uint16 and photo.deep.flags.c_contiguous and photo.deep.flags.writeable
+
+
+@pytest.mark.parametrize("name", [name for name in GREY_RAMPS if "16" not in name])
+def test_8_bits_are_not_called_16(name: str, tmp_path: Path) -> None:
+    GREY_RAMPS[name](tmp_path / name)
+    photo = read_photo(tmp_path / name)
+    assert photo.deep is None and photo.icc_profile is None
+    np.testing.assert_array_equal(photo.rgb, read_rgb(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "rgba.png", "palette.png", "a.webp", "a.tif"])
+def test_profile_of_colours_is_kept_and_changes_no_pixel(name: str, tmp_path: Path) -> None:
+    mode = {"rgba.png": "RGBA", "palette.png": "P"}.get(name, "RGB")
+    image = Image.merge("RGB", (GREY, WHITE, GREY)).convert(mode)
+    image.save(tmp_path / name)
+    plain = read_photo(tmp_path / name)
+    image.save(tmp_path / name, icc_profile=SRGB)
+    photo = read_photo(tmp_path / name)
+    assert plain.icc_profile is None and photo.icc_profile == SRGB
+    np.testing.assert_array_equal(photo.rgb, plain.rgb)
+
+
+def test_profile_that_does_not_describe_the_pixels_is_not_given(tmp_path: Path) -> None:
+    grey = SRGB[:16] + b"GRAY" + SRGB[20:]
+    colour = Image.merge("RGB", (GREY, WHITE, GREY))
+    colour.save(tmp_path / "padded.png", icc_profile=SRGB + bytes(3))
+    assert read_photo(tmp_path / "padded.png").icc_profile == SRGB + bytes(3)
+    for number, (image, profile) in enumerate(
+        [
+            (GREY, grey),
+            (GREY, SRGB),
+            (colour, grey),
+            (colour, SRGB[:-1]),
+            (colour, SRGB.replace(b"acsp", b"ascp")),
+            (colour, SRGB[:9]),
+            (colour, b"x" * 999),
+        ]
+    ):
+        for suffix in (".png", ".jpg", ".tif"):
+            image.save(tmp_path / f"{number}{suffix}", icc_profile=profile)
+            photo = read_photo(tmp_path / f"{number}{suffix}")
+            assert photo.icc_profile is None and photo.rgb.shape == (8, 256, 3)
+
+
+def test_large_profile_does_not_stand_in_the_way_of_a_picture(tmp_path: Path) -> None:
+    for size, kept in ((MAX_PROFILE_BYTES, True), (MAX_PROFILE_BYTES + 1, False), (4 * MAX_PROFILE_BYTES, False)):
+        GREY.convert("RGB").save(tmp_path / "a.png", icc_profile=SRGB.ljust(size, b"\0"))
+        photo = read_photo(tmp_path / "a.png")
+        assert (photo.icc_profile is not None) == kept
+        np.testing.assert_array_equal(photo.rgb[:, :, 0], RAMP)
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile of a press whose cyan is a mid grey, whose black is black and whose other inks are water."""
+    lights = (100 * (1 - 0.5 * c) * (1 - k) for c, _, _, k in itertools.product((0, 1), repeat=4))
+    nodes = b"".join(bytes([round(light * 2.55), 128, 128]) for light in lights)  # L*, a* = b* = 0
+    row, ramp = struct.pack(">4i", 65536, 0, 0, 0), bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + row + row + row[:4] + ramp * 4 + nodes + ramp * 3
+    header = struct.pack(
+        ">I4xI4s4s4s12x4s28x3i", 144 + len(table), 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp", 63190, 65536, 54061
+    )
+    return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_inks_have_the_colour_that_their_profile_says(suffix: str, tmp_path: Path) -> None:
+    profile, options = cmyk_profile(), {"quality": 100} if suffix == ".jpg" else {}
+    inks = np.zeros((16, 64, 4), np.uint8)
+    inks[:, 16:48, 0], inks[:, 32:, 3] = 255, 255  # paper, cyan, cyan and black, black
+    path = tmp_path / f"a{suffix}"
+    for icc_profile, cyan in ((profile, (119, 119, 119)), (None, (0, 255, 255)), (profile[:300], (0, 255, 255))):
+        extra = {"icc_profile": icc_profile} if icc_profile else {}
+        Image.frombytes("CMYK", (64, 16), inks.tobytes()).save(path, **options, **extra)
+        photo = read_photo(path)
+        assert photo.icc_profile is None  # of inks: it says nothing of RGB
+        for x, expected in ((4, (255, 255, 255)), (24, cyan), (40, (0, 0, 0)), (60, (0, 0, 0))):
+            assert np.abs(photo.rgb[8, x].astype(int) - expected).max() <= 3
+        assert verify_rgb(path) == (16, 64)
+
+
+NAMES = ["Été à la plage.png", "日本 語.png", "two\nlines.png", "-rf.png", "%s {0} 'q\".png", "x" * 250 + ".png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_names_are_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    GREY.save(Path(name).absolute())
+    cv2.imwrite("16.png", np.dstack([RAMP16] * 3))
+    assert {path.name for path in list_images(Path("."))} == {name, "16.png"}
+    np.testing.assert_array_equal(read_photo(Path(name)).rgb[:, :, 0], RAMP)
+    os.replace("16.png", name)
+    assert read_photo(Path(name)).deep is not None
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -204,14 +319,21 @@ def test_float_files_must_be_alphas_in_range(tmp_path: Path) -> None:
         read_rgb(tmp_path / "f.tif")
 
 
-def save_tiff(path: Path, array: np.ndarray, *, sample_format: int, photometric: int = 1) -> None:
-    """A grey TIFF of any number format: no library at hand writes them all."""
+def save_tiff(path: Path, array: np.ndarray, *, sample_format: int, photometric: int = 1, orientation: int = 1) -> None:
+    """A grey or RGB TIFF of any number format: no library at hand writes them all."""
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    start = 8 + 2 + 11 * 12 + 4  # behind the header, the count, the tags and the offset of the next picture
+    bits = struct.pack(f"<{channels}H", *[8 * array.itemsize] * channels)
     numbers = {
-        256: array.shape[1], 257: array.shape[0], 258: 8 * array.itemsize, 259: 1, 262: photometric, 273: 8 + 114,
-        277: 1, 279: array.nbytes, 339: sample_format,
+        256: array.shape[1], 257: array.shape[0], 258: 8 * array.itemsize if channels == 1 else start, 259: 1,
+        262: photometric, 273: start + len(bits), 274: orientation, 277: channels, 278: array.shape[0],
+        279: array.nbytes, 339: sample_format,
     }  # fmt: skip
-    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in numbers.items())
-    path.write_bytes(struct.pack("<4sIH", b"II*\0", 8, 9) + tags + bytes(4) + array.tobytes())
+    counts = {258: channels}
+    tags = b"".join(
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, counts.get(tag, 1), value) for tag, value in numbers.items()
+    )
+    path.write_bytes(struct.pack("<4sIH", b"II*\0", 8, len(numbers)) + tags + bytes(4) + bits + array.tobytes())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -343,6 +465,27 @@ def test_exif_orientation_is_applied(orientation: int, suffix: str, tmp_path: Pa
     assert np.abs(read_rgb(path)[:, :, 0].astype(int) - upright).max() <= 2
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_exif_orientation_is_applied_to_16_bit_colours(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = np.random.default_rng(0).integers(0, 65536, (24, 40, 3), dtype=np.uint16)
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    path = tmp_path / f"o{suffix}"
+    if suffix == ".tif":
+        save_tiff(path, stored, sample_format=1, photometric=2, orientation=orientation)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        rows = with_filter_bytes(stored.astype(">u2"))
+        chunk = png_chunk(b"eXIf", exif.tobytes()[6:])  # without the JPEG prefix
+        path.write_bytes(png_bytes(stored.shape[1::-1], 16, 2, rows, chunk))
+    assert image_size(path) == (24, 40)
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.deep, upright)
+    np.testing.assert_array_equal(photo.rgb, np.rint(upright / 257).astype(np.uint8))
+    assert photo.deep.flags.c_contiguous and photo.deep.flags.writeable
+
+
 def test_size_is_read_from_the_header_alone(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -369,7 +512,7 @@ def test_png_exif_behind_the_pixels_counts(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     content = exif.tobytes()[6:]  # without the JPEG prefix
-    chunk = struct.pack(">I", len(content)) + b"eXIf" + content + struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    chunk = png_chunk(b"eXIf", content)
     textured().save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[:-12] + chunk + data[-12:])
@@ -577,50 +720,6 @@ def test_links_are_followed_from_a_relative_folder(tmp_path: Path, monkeypatch: 
         assert [path.name for path in list_images(Path(start), recursive=True)] == ["a.png"]
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_written_images_are_read_back(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
-    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-    path = tmp_path / "new folder" / "a.png"
-    write_image(path, array)
-    if len(shape) == 2:
-        np.testing.assert_array_equal(read_alpha(path), array.astype(np.float32) / np.float32(np.iinfo(dtype).max))
-    elif dtype == np.uint8:
-        np.testing.assert_array_equal(read_rgb(path), array[:, :, :3])
-        np.testing.assert_array_equal(np.array(Image.open(path)), array)
-    else:
-        np.testing.assert_array_equal(read_rgb(path), np.rint(array[:, :, :3] / 257).astype(np.uint8))
-    assert os.listdir(path.parent) == ["a.png"]
-
-
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_image(tmp_path / "a.png", RAMP)
-
-    def full_disk(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(UserError, match=r"a\.png: cannot be written \(No space left on device\)"):
-        write_image(tmp_path / "a.png", 255 - RAMP)
-    assert os.listdir(tmp_path) == ["a.png"]
-    np.testing.assert_array_equal(quantise(read_alpha(tmp_path / "a.png")), RAMP)
-
-
-def test_new_file_appears_only_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    rename = os.replace
-
-    def watched(temporary: Path, path: Path) -> None:
-        seen.append((list_images(tmp_path), np.array(Image.open(temporary))))
-        rename(temporary, path)
-
-    monkeypatch.setattr(os, "replace", watched)
-    write_image(tmp_path / "a.png", RAMP)
-    ((listed, content),) = seen
-    assert listed == []
-    np.testing.assert_array_equal(content, RAMP)
-
-
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
@@ -656,19 +755,21 @@ def test_what_a_writer_leaves_is_what_is_looked_for(tmp_path: Path, monkeypatch:
     assert not seen[0].exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "array"),
-    [("a.jpg", RAMP), ("a.png", RAMP / 255), ("a.png", RAMP[..., None]), ("a.png", RAMP[:0]), ("a.png", RAMP[0])],
-)
-def test_only_images_are_written(name: str, array: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=name):
-        write_image(tmp_path / name, array)
-    assert os.listdir(tmp_path) == []
-
-
 def test_quantise_rounds_and_clips() -> None:
     assert quantise(np.array([-0.1, 0.0, 0.0019, 0.002, 0.5, 0.998, 0.9981, 1.0, 1.1])).tolist() == [
         0, 0, 0, 1, 128, 254, 255, 255, 255,
     ]  # fmt: skip
-    levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(quantise(levels.astype(np.float32) / np.float32(255)), levels)
+    assert quantise(np.array([[-9.0, 0.4 / 65535, 0.6 / 65535, 0.5001, 9.0]]), bits=16).tolist() == [
+        [0, 0, 1, 32774, 65535]
+    ]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_quantise_gives_back_what_was_read(bits: int) -> None:
+    levels = np.arange(2**bits).reshape(-1, 16).astype(f"uint{bits}")
+    for dtype in (np.float32, np.float64):
+        alpha = (levels / (2**bits - 1)).astype(dtype)
+        for given in (alpha, alpha[::-1, ::-1], alpha.T, alpha.reshape(2, -1, 4)):
+            quantised = quantise(given, bits=bits)
+            assert quantised.dtype == levels.dtype and quantised.shape == given.shape
+            np.testing.assert_array_equal(quantised, np.rint(given * np.float64(2**bits - 1)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import eval as eval_script
 import export_inference
@@ -16,9 +17,10 @@ import predict as predict_script
 from models.patches import enlarge
 from models.routing import choose_patches
 from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, save_checkpoint
+from utils.encoding import write_image
 from utils.errors import UserError
 from utils.evaluation import predictions
-from utils.images import MAX_PIXELS, quantise, read_alpha, write_image
+from utils.images import MAX_PIXELS, quantise, read_alpha
 from utils.inference import Predictor, load_model, newest_best, predict, predict_alpha, select_device
 from utils.pairs import Pair
 from utils.transforms import Preprocess
@@ -181,7 +183,10 @@ def test_an_export_holds_nothing_of_training(
     for path in paths:
         state = load_checkpoint(path)
         assert set(state) == {*DESCRIPTION, "model"}
-        assert {t.dtype for t in state["model"].values() if t.is_floating_point()} == {torch.float16}
+        assert {t.dtype for t in state["model"].values() if t.is_floating_point()} == {
+            torch.float16,
+            torch.float32,
+        }  # norms, biases and the first layer are kept
 
 
 @pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.5, 0.5)}, {"std": (1.0, 1.0, 1.0)}, {"image_size": 96}])
@@ -275,3 +280,13 @@ def test_kept_proportions_survive_a_checkpoint(
     assert predicted.coarse_logits.shape == (1, 1, 64, 96)
     again = predict(replace(loaded, preprocess=preprocess), rgb)
     assert torch.equal(predicted.refined_logits, again.refined_logits)
+
+
+def test_a_pil_image_is_predicted_as_a_viewer_shows_it(predictor: Predictor, make_pair: Callable) -> None:
+    rgb = make_pair(40, 50)[0]
+    expected = predict_alpha(predictor, rgb)
+    assert np.array_equal(predict_alpha(predictor, Image.fromarray(rgb)), expected)
+    assert np.array_equal(predict_alpha(predictor, Image.fromarray(rgb).convert("RGBA")), expected)
+    lying = Image.fromarray(np.ascontiguousarray(np.rot90(rgb)))
+    lying.getexif()[0x0112] = 6
+    assert np.array_equal(predict_alpha(predictor, lying), expected)

@@ -17,7 +17,7 @@ THIRD_PARTY = {  # what requirements.txt brings, by the name it is imported unde
     "torch", "torchvision", "timm", "numpy", "cv2", "PIL", "tqdm", "matplotlib", "pandas", "tyro", "safetensors",
     "py_sod_metrics",
 }  # fmt: skip
-OPTIONAL = {"pymatting"}  # extras that an error asks for
+OPTIONAL = {"gradio", "pymatting", "onnx", "onnxruntime", "onnxscript"}  # extras that an error asks for
 TOP_LEVEL = {
     "config.py", "train.py", "eval.py", "predict.py", "export_inference.py", "preprocess_dis5k.py",
     "models", "utils", "checkpoints", "figures", "tests", "tools", "results", "docs", ".ci",

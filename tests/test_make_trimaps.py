@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tools import make_trimaps
-from utils.images import read_alpha, write_image
+from utils.encoding import write_image
+from utils.images import read_alpha
 from utils.pairs import find_pairs
 from utils.seeds import seeded_rng
 from utils.trimaps import random_trimap, read_trimap, trimap_from_alpha

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from models.patches import Patches
 from models.routing import refine_patches
 from utils.errors import UserError
 from utils.inference import Predictor, batch_px_within, for_inference, load_model, predict_alpha, to_alpha
-from utils.memory import keep_memory_of
+from utils.memory import OutOfMemory, keep_memory_of, lack_of_memory_told
 from utils.transforms import Preprocess
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def test_a_freed_block_is_used_again() -> None:
     faults = run_alone(
         """
 import resource, torch
-from utils.memory import keep_memory_of
+from utils.memory import OutOfMemory, keep_memory_of, lack_of_memory_told
 
 def faults(make=lambda: torch.ones(12_000_000)):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -103,6 +104,7 @@ def test_memory_stays_flat_whatever_the_sizes() -> None:
         """
 import sys
 sys.path.insert(0, "tests")
+import cv2
 import numpy as np
 import torch
 from conftest import build_network
@@ -254,3 +256,34 @@ def test_more_memory_takes_more_at_a_time() -> None:
 def test_too_little_memory_for_a_patch() -> None:
     with pytest.raises(UserError, match=r"--memory-limit 0.001.*64 px"):
         batch_px_within(Refiner(64, 2), 1e6, ROUTING, "fp32")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        cv2.error("OpenCV(4.14.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 4 bytes"),
+    ],
+)
+def test_who_runs_out_of_memory_is_told_so(error: Exception) -> None:
+    with pytest.raises(OutOfMemory, match="too large for the memory") as caught, lack_of_memory_told():
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), UserError("a.png: out of memory"), KeyboardInterrupt()]
+)
+def test_all_else_stays_what_it_is(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, lack_of_memory_told():
+        raise error
+    assert caught.value is error
+
+
+def test_an_array_that_is_too_large_runs_out_of_memory() -> None:
+    with pytest.raises(OutOfMemory), lack_of_memory_told():
+        np.empty(2**60, np.uint8)
+    with pytest.raises(OutOfMemory), lack_of_memory_told():
+        torch.empty(2**60, dtype=torch.uint8)

@@ -56,6 +56,26 @@ def test_results_come_in_order_and_items_are_drawn_no_further_than_agreed(thread
     assert drawers == {threading.get_ident()}
 
 
+def test_the_weight_under_way_is_bounded_but_for_one_item_alone() -> None:
+    weights, under_way, largest = [3, 1, 4, 30, 2, 2, 5, 9, 1, 1], [], []
+    lock = threading.Lock()
+
+    def work(weight: int) -> int:
+        with lock:
+            under_way.append(weight)
+            largest.append(list(under_way))
+        time.sleep(0.02)
+        with lock:
+            under_way.remove(weight)
+        return weight
+
+    with ThreadPoolExecutor(4) as executor:
+        results = ordered_map(work, weights, executor=executor, ahead=4, weigh=float, most=8)
+        assert list(results) == weights
+    assert all(sum(each) <= 8 or len(each) == 1 for each in largest)
+    assert any(len(each) > 1 for each in largest)
+
+
 @pytest.mark.parametrize("num_workers", [1, 3, None])
 def test_threads_give_results_in_order_under_a_bar(num_workers: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     results = in_threads(later_is_quicker, range(13), desc="square", unit="number", num_workers=num_workers)

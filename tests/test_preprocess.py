@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 import preprocess_dis5k
+from utils.encoding import write_image
 from utils.errors import UserError
 from utils.files import CannotWriteError, remove_stale
 from utils.flat_tree import published_sets
-from utils.images import image_size, read_alpha, read_rgb, write_image
+from utils.images import image_size, read_alpha, read_rgb
 from utils.layouts import BENCHMARKS, DATASETS
 from utils.manifest import journal, read_records
 from utils.pairs import Pair, find_benchmark, find_pairs

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tools import solve_foreground
+from utils.encoding import write_image
 from utils.foreground import Colours, estimate_foreground, recomposition_error
-from utils.images import read_alpha, read_rgb, write_image
+from utils.images import read_alpha, read_rgb
 
 SIZES = {"one": (40, 50), "zwei drei": (33, 47), "été/b.c": (24, 64), "été/tief/日本": (50, 30)}
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.encoding import write_image
 from utils.errors import UserError
-from utils.images import write_image
 from utils.trimaps import BACKGROUND, FOREGROUND, UNKNOWN, random_trimap, read_trimap, trimap_from_alpha
 
 RNG = np.random.default_rng(7)

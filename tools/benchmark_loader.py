@@ -21,8 +21,9 @@ from models import Refiner
 from utils.augment import mean_grey
 from utils.backgrounds import NewBackgrounds
 from utils.datasets import MattingDataset
+from utils.encoding import write_image
 from utils.errors import run_script
-from utils.images import read_alpha, read_rgb, write_image
+from utils.images import read_alpha, read_rgb
 from utils.pairs import Pair, find_pairs
 from utils.seeds import seeded_rng
 from utils.synthetic import composite

@@ -16,10 +16,11 @@ import numpy as np
 from config import RUNS, CheckConfig, parse_cli
 from utils.checks import DataCheck, FoundDataset, cache_file, check_dataset, list_dataset
 from utils.contact_sheet import AMBER, NEUTRAL, RED, Tile, contact_sheet, matte_overlay
+from utils.encoding import write_image
 from utils.errors import UserError, printable, run_script
 from utils.files import require_apart, require_writable
 from utils.gallery import shrink
-from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
+from utils.images import image_size, quantise, read_alpha, read_rgb
 from utils.pairs import Pair, folders_there
 from utils.parallel import cpu_cores, in_threads
 from utils.problems import Problem, write_problems

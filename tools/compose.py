@@ -35,10 +35,11 @@ from utils.composition import (
     split_names,
 )
 from utils.contact_sheet import RED, Tile, contact_sheet
+from utils.encoding import write_image
 from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import require_apart, require_writable
 from utils.foreground import Method, require_method
-from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
+from utils.images import image_size, quantise, read_alpha, read_rgb
 from utils.names import counted, index_images, match_names, shorten
 from utils.parallel import in_processes
 from utils.problems import WARNINGS

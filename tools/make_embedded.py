@@ -9,9 +9,10 @@ import numpy as np
 
 from config import EmbeddedConfig, parse_cli
 from utils.contact_sheet import Tile, contact_sheet, over_green
+from utils.encoding import write_image
 from utils.errors import run_script
 from utils.files import require_writable
-from utils.images import quantise, write_image
+from utils.images import quantise
 from utils.pairs import find_pairs, read_pair
 from utils.synthetic import write_embedded
 

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from config import TrimapConfig, parse_cli
+from utils.encoding import write_image
 from utils.errors import UserError, report_failures, run_script
 from utils.files import is_up_to_date, remove_stale, require_apart, require_writable
-from utils.images import read_alpha, write_image
+from utils.images import read_alpha
 from utils.names import index_images
 from utils.output_folder import OutputFolder
 from utils.parallel import in_processes

@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from config import SolveConfig, parse_cli
+from utils.encoding import write_image
 from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import CannotWriteError, is_up_to_date, remove_stale, require_apart, require_writable
 from utils.foreground import SOFT_BAND, estimate_foreground, recomposition_error, require_method
-from utils.images import verify_image, write_image
+from utils.images import verify_image
 from utils.output_folder import OutputFolder
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.parallel import in_processes

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from config import AugmentConfig, CostStudyConfig, LossConfig, parse_cli
-from models import MattingOutput, Refiner
+from models import MattingOutput, Refiner, TSRMatte
 from models.layers import crop_border
 from models.patches import enlarge, sample_crops
 from models.routing import choose_patches, refine_patches
@@ -52,6 +52,8 @@ def main() -> int:
             f"--data-root {config.data_root}: {len(train)} of the {BATCH} training pictures of a step: add some"
         )
     predictor = load_model(config.checkpoint, config.device)
+    if not isinstance(predictor.network, TSRMatte):
+        raise UserError(f"{config.checkpoint}: onnxruntime's; refiners are trained on what PyTorch runs: give the .pth")
     predictor.network.requires_grad_(False)
     candidates = build(config.candidates, predictor.device)
     train_together(candidates, predictor, train, config)

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.compositing import Layer, Square, Window, compose, covering_window, cut, merge, read_squares
 from utils.errors import UserError
-from utils.foreground import estimate_foreground
+from utils.foreground import foreground_colours
 from utils.images import MAX_PIXELS, image_size, list_images, read_rgb, verify_rgb
 from utils.names import match_names, shorten
 from utils.pairs import Pair, read_pair, sizes_differ
@@ -32,16 +32,15 @@ class CroppedSubject(NamedTuple):
         """The subject alone: see `utils.transforms.Renderable.render`.
 
         Colours that are not solved are estimated on each square with a margin, because the whole at native resolution
-        takes half a second for 12 megapixels. A square is therefore not exactly a part of the whole: alpha F is mostly
-        within one level (of 255) of it, and within 5 for most embedded subjects; but up to 20 off for wide translucent
-        ones, as glass or wings, whose colours come from far away (without the margin up to 30, and half of all squares
-        more than 4); measured with squares of 256 px in pictures of 1500x2000.
+        takes a third of a second for 12 megapixels. A square is therefore not exactly a part of the whole: alpha F is
+        mostly within two levels (of 255) of it, but up to 15 off for wide translucent subjects, as glass or wings,
+        whose colours come from far away; measured with squares of 256 px in pictures of 1500x2000.
         A square that has all of the picture within its margin is exact, and so is every solved one.
         """
         if self.solved:
             return [Layer(*each) for each in self.photograph.render(size, squares)]
         if squares is None:
-            return [Layer(_own_colours(*each), each[1]) for each in self.photograph.render(size)]
+            return [Layer(foreground_colours(*each), each[1]) for each in self.photograph.render(size)]
         wide = [_widened(square) for square in squares]
         layers = []
         for (rgb, alpha), (top, left, _), square in zip(self.photograph.render(size, wide), wide, squares, strict=True):
@@ -49,13 +48,8 @@ class CroppedSubject(NamedTuple):
             inside = np.s_[max(-top, 0) : size[0] - top, max(-left, 0) : size[1] - left]
             rgb, alpha = np.ascontiguousarray(rgb[inside]), np.ascontiguousarray(alpha[inside])
             there = [Square(square.top - max(top, 0), square.left - max(left, 0), square.side)]
-            layers.append(Layer(*(read_squares(each, there)[0] for each in (_own_colours(rgb, alpha), alpha))))
+            layers.append(Layer(*(read_squares(each, there)[0] for each in (foreground_colours(rgb, alpha), alpha))))
         return layers
-
-
-def _own_colours(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """A subject's colours without those of its background: a fast estimate."""
-    return estimate_foreground(rgb, alpha, method="blur-fusion").foreground
 
 
 def _widened(square: Square) -> Square:

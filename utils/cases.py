@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.encoding import write_image
 from utils.errors import UserError
 from utils.files import CannotWriteError
 from utils.gallery import Panels, make_panels
-from utils.images import quantise, read_alpha, read_rgb, verify_alpha, verify_rgb, write_image
+from utils.images import quantise, read_alpha, read_rgb, verify_alpha, verify_rgb
 from utils.pairs import sizes_differ
 from utils.parallel import in_threads
 from utils.scoring import ImageScores, score_image

@@ -1,9 +1,9 @@
 """Checkpoints that explain themselves: plain tensors and JSON types, written atomically, read without running code.
 
-A checkpoint is a dict with the keys of `DESCRIPTION` (how to rebuild the network and feed it), "model" (weights), and,
-for training only, whatever a resume needs. A .safetensors file holds the weights, with the description as metadata.
-Both carry CRC-32 sums that are checked before anything is believed: each entry of the zip that a .pth is, and, in the
-metadata of a .safetensors, description and tensors.
+A checkpoint is a dict with the keys of `DESCRIPTION` (how to rebuild the network and feed it, and where it comes from:
+utils.model_card), "model" (weights), and, for training only, whatever a resume needs. A .safetensors file holds the
+weights, with the description as metadata. Both carry CRC-32 sums that are checked before anything is believed: each
+entry of the zip that a .pth is, and, in the metadata of a .safetensors, description and tensors.
 """
 
 import io
@@ -25,7 +25,7 @@ from utils.files import sync_folder, write_atomically
 
 FORMAT = "tsr-matte/3"
 EARLIER_FORMATS = ("tsr-matte/1", "tsr-matte/2")  # their networks, routing and settings were others
-DESCRIPTION = ("format", "config", "network", "preprocess", "routing")
+DESCRIPTION = ("format", "config", "network", "preprocess", "routing", "card")  # the card may be missing
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's prefixes of parameter names
 
 
@@ -38,7 +38,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, previous: Path | No
 
     Args:
         path: The file.
-        state: Has the keys of `DESCRIPTION` and "model"; a .safetensors holds these only.
+        state: Has the keys of `DESCRIPTION`, with or without a card, and "model"; a .safetensors holds these only.
         previous: A second name, in the same folder, for the checkpoint that `path` is until then.
 
     Raises:
@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, previous: Path | No
     """
     state = {"format": FORMAT, **state}
     if path.suffix == ".safetensors":
-        description = json.dumps({key: state[key] for key in DESCRIPTION})
+        description = json.dumps({key: state[key] for key in DESCRIPTION if key != "card" or key in state})
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state["model"].items()}
         crc = f"{checksum(tensors, description):08x}"
         payload = to_safetensors(tensors, metadata={"tsr_matte": description, "crc32": crc})

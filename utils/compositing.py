@@ -11,6 +11,7 @@ import numpy as np
 
 # Weights are multiplied by it, which is exact, because OpenCV divides by (sum of weights + 1e-5).
 _UNIT = np.float32(2**20)
+_STRIP_PX = 64  # rows at a time, where wide numbers are made of narrow ones
 
 
 class Layer(NamedTuple):
@@ -68,13 +69,20 @@ def compose(foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray) -
     """alpha F + (1 - alpha) B, rounded to nearest: exact for 8-bit alphas, within half a level and 1e-4 for all others.
 
     Args:
-        foreground: uint8 (H, W, 3).
-        background: uint8 (H, W, 3).
+        foreground: uint8 or uint16 (H, W, 3).
+        background: Likewise.
         alpha: float32 (H, W) in [0, 1].
 
     Returns:
-        uint8 (H, W, 3); exactly F where alpha is 1, exactly B where it is 0.
+        As the colours; exactly F where alpha is 1, exactly B where it is 0.
     """
+    if foreground.dtype == np.uint16:  # which OpenCV does not blend
+        composite = np.empty_like(foreground)
+        for top in range(0, len(alpha), _STRIP_PX):
+            rows = slice(top, top + _STRIP_PX)
+            weight = alpha[rows, :, None].astype(np.float64)
+            composite[rows] = np.rint(weight * foreground[rows] + (1 - weight) * background[rows])
+        return composite
     weight = alpha * _UNIT
     return cv2.blendLinear(foreground, background, weight, _UNIT - weight)
 
@@ -109,9 +117,18 @@ def covering_window(size: tuple[int, int], shape: tuple[int, int], rng: np.rando
     Returns:
         A window inside the background with the aspect ratio of `shape`, to within a pixel.
     """
-    least = max(shape[0] / size[0], shape[1] / size[1])
+    least = _least_scale(size, shape)
     share, down, right = rng.random(3)
     scale = least if least >= 1 else least + share * (1 - least)
+    return _window(size, shape, scale, down, right)
+
+
+def _least_scale(size: tuple[int, int], shape: tuple[int, int]) -> float:
+    return max(shape[0] / size[0], shape[1] / size[1])
+
+
+def _window(size: tuple[int, int], shape: tuple[int, int], scale: float, down: float, right: float) -> Window:
+    """The part of a picture that fills `shape` at a scale; `down` and `right` say where it lies, in [0, 1)."""
     height, width = (min(has, max(1, round(wants / scale))) for has, wants in zip(size, shape, strict=True))
     return Window(int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1)), height, width)
 
@@ -132,3 +149,9 @@ def cut(background: np.ndarray, window: Window, shape: tuple[int, int]) -> np.nd
     smaller = min(window.width, shape[1]), min(window.height, shape[0])
     part = cv2.resize(part, smaller, interpolation=cv2.INTER_AREA)
     return cv2.resize(part, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+
+
+def cover(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The middle of uint8 (h, w, 3), as much of it as there is in the aspect ratio of `shape`, resized to it."""
+    size = picture.shape[0], picture.shape[1]
+    return cut(picture, _window(size, shape, _least_scale(size, shape), 0.5, 0.5), shape)

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from utils.compositing import Window, compose, covering_window, cut
+from utils.encoding import write_image
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.foreground import Method, estimate_foreground
-from utils.images import image_size, quantise, read_alpha, read_rgb, write_image
+from utils.images import image_size, quantise, read_alpha, read_rgb
 from utils.inspection import alpha_doubts, read_header
 from utils.layouts import KINDS
 from utils.pairs import sizes_differ
@@ -302,7 +303,7 @@ def shrink_subject(
         share = shrink(alpha, shape)
         rgb = shrink(rgb, shape) if solved_next else _shrink_shown(rgb, alpha, share)
         alpha = share
-    levels = quantise(alpha) if eight_bits else np.rint(np.clip(alpha, 0, 1) * 65535).astype(np.uint16)
+    levels = quantise(alpha, bits=8 if eight_bits else 16)
     return levels, levels / np.float32(255 if eight_bits else 65535), rgb
 
 

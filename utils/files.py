@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one, and folders that one process at a time works in."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +28,21 @@ _IDLE_SEC = 60.0  # a process of another machine that shares the folder is not s
 
 class CannotWriteError(UserError):
     """The disk is full, or a folder cannot be written: no fault of what was read."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a `CannotWriteError` says that nothing else can be written either."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def checksum_of_file(path: Path) -> int:
+    """CRC-32 of what a file holds."""
+    crc = 0
+    with open(path, "rb") as file:
+        while part := file.read(2**22):
+            crc = zlib.crc32(part, crc)
+    return crc
 
 
 def write_atomically(
@@ -145,9 +162,10 @@ def remove_file(path: Path) -> None:
 
 
 def remove_stale(folder: Path, *, recursive: bool = False, alone: bool = False) -> None:
-    """Removes what `write_atomically` left unfinished in a process that was killed: to be called before work starts.
+    """Removes what a process that was killed left unfinished under a `temporary_name`: to be called before work starts.
 
-    A file stays while its process lives, or if it was written to within the last minute.
+    A file, or a folder with all that is in it, stays while its process lives, or if it was written to within the last
+    minute.
 
     Args:
         folder: Where results are written; it need not exist.
@@ -155,12 +173,19 @@ def remove_stale(folder: Path, *, recursive: bool = False, alone: bool = False) 
         alone: Nobody else writes there: nothing stays. In a container, each process may have the number of the one
             that was killed.
     """
-    for path in folder.rglob(".*.tmp") if recursive else folder.glob(".*.tmp"):
+    for path in list(folder.rglob(".*.tmp") if recursive else folder.glob(".*.tmp")):
         name = _TEMPORARY.fullmatch(path.name)
         with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove: harmless
-            idle = alone or (name and not _lives(int(name[1])) and time.time() - path.stat().st_mtime > _IDLE_SEC)
-            if name and idle:
+            idle = alone or (name and not _lives(int(name[1])) and time.time() - _last_written(path) > _IDLE_SEC)
+            if name and idle and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif name and idle:
                 path.unlink()
+
+
+def _last_written(path: Path) -> float:
+    """When a file, or any in a folder, was last written to, in seconds since 1970."""
+    return max(each.stat().st_mtime for each in (path, *path.rglob("*")))
 
 
 def _lives(pid: int) -> bool:

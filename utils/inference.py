@@ -4,20 +4,23 @@ predictor = load_model("checkpoints/demo/best.pth")
 alpha = predict_alpha(predictor, rgb)          # rgb uint8 (H, W, 3) -> float32 (H, W) in [0, 1]
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from models import MattingOutput, Refiner, Routing, TSRMatte
+from models import MattingOutput, Refiner, Routing, TSRMatte, TwoStages
 from utils.checkpoint import describe_error, load_checkpoint, load_weights
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.memory import keep_memory_of
+from utils.onnx_network import OnnxPhotograph, OnnxRefiner, load_onnx
 from utils.transforms import Preprocess, to_tensor
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
@@ -28,14 +31,14 @@ class Predictor:
     """A network with all that is needed to use it.
 
     Attributes:
-        network: In eval mode where it predicts.
+        network: In eval mode where it predicts. An `OnnxPhotograph` gives the alpha only, by `predict_alpha`.
         preprocess: How photographs are fed to it.
         routing: Which patches are refined.
         device: Where it runs.
         precision: "bf16", "fp16" or "fp32": arithmetic of the network; the alpha is always float32.
     """
 
-    network: TSRMatte
+    network: TwoStages | OnnxPhotograph
     preprocess: Preprocess
     routing: Routing
     device: torch.device
@@ -93,27 +96,46 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     On a CPU, the process keeps the memory of the coarse stage from then on (`keep_memory_of`).
 
     Args:
-        path: A .pth of train.py's or an exported .pth or .safetensors.
+        path: A .pth of train.py's, an exported .pth or .safetensors, or any .onnx of an export, which onnxruntime runs.
         device: As `select_device` takes it.
-        precision: "bf16", "fp16" or "fp32".
+        precision: "bf16", "fp16" or "fp32"; an .onnx is "fp32" to its callers, whatever it computes in.
 
     Raises:
         UserError: The file is missing, damaged or not ours, its weights do not fit, or the device does not exist.
     """
     path = Path(path)
     torch_device = select_device(device)
+    if path.suffix == ".onnx":
+        if precision != "fp32":
+            raise UserError(
+                f"--precision {precision}: {path.name} computes in what it was exported in; leave it out, or export it "
+                "with --dtype float16"
+            )
+        with _description_of(path):
+            network, state = load_onnx(path, torch_device)
+            return Predictor(network, *_settings(state), torch_device)
     state = load_checkpoint(path)
     if "network" not in state:
         raise UserError(f"{path}: holds a teacher, which takes no part in inference; give the best.pth of its folder")
-    try:
+    with _description_of(path):
         # Whatever the file says, nothing is downloaded and no other file is read.
         network = TSRMatte(**{**state["network"], "pretrained": False, "backbone_weights": None})
-        preprocess = Preprocess(**state["preprocess"])
-        routing = Routing(**state["routing"])
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its description does not fit this version ({describe_error(error)})") from error
+        preprocess, routing = _settings(state)
     load_weights(network, state["model"], path)
     return Predictor(for_inference(network, torch_device), preprocess, routing, torch_device, precision)
+
+
+def _settings(description: Mapping[str, Any]) -> tuple[Preprocess, Routing]:
+    return Preprocess(**description["preprocess"]), Routing(**description["routing"])
+
+
+@contextmanager
+def _description_of(path: Path) -> Iterator[None]:
+    """Around the use of what a file says of itself: what does not fit is told of the file."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its description does not fit this version ({describe_error(error)})") from error
 
 
 def load_together(
@@ -169,7 +191,10 @@ def with_effort(
     """
     bounds = (refine_budget, max_patches, memory_limit)
     if predictor.network.refiner is None and any(bound is not None for bound in bounds):
-        raise UserError("--refine-budget, --max-patches, --memory-limit: the checkpoint has no refiner; leave them out")
+        reason = "has no refiner"
+        if isinstance(predictor.network, OnnxPhotograph):
+            reason = f"is the whole graph, {predictor.network.path.name}, which refines everything"
+        raise UserError(f"--refine-budget, --max-patches, --memory-limit: the checkpoint {reason}; leave them out")
     given = {"refine_budget": refine_budget, "max_patches": max_patches}
     routing = replace(predictor.routing, **{name: value for name, value in given.items() if value is not None})
     if memory_limit is not None:
@@ -178,7 +203,7 @@ def with_effort(
     return replace(predictor, routing=routing)
 
 
-def batch_px_within(refiner: Refiner, limit_bytes: float, routing: Routing, precision: str) -> int:
+def batch_px_within(refiner: Refiner | OnnxRefiner, limit_bytes: float, routing: Routing, precision: str) -> int:
     """The largest `Routing.batch_px` with which refinement needs no more than so much memory at a time.
 
     What the coarse stage needs, and the photograph itself (its 3 bytes a pixel and 4 of logits), are not counted; nor
@@ -194,10 +219,9 @@ def batch_px_within(refiner: Refiner, limit_bytes: float, routing: Routing, prec
         UserError: Not even one of the largest patches fits.
     """
     dtype = AUTOCAST[precision] or torch.float32
-    width = refiner.last.in_channels
     # For a pixel: four maps of the blocks at a time, each with a position for 2x2 pixels, and colours, coarse logits
     # and their places in float32.
-    pixel_bytes = 4 * width / 4 * dtype.itemsize + 64
+    pixel_bytes = 4 * refiner.shape.width / 4 * dtype.itemsize + 64
     batch_px, patch_px = int(limit_bytes / pixel_bytes), (routing.largest_px + 2 * refiner.halo_px) ** 2
     if batch_px < patch_px:
         raise UserError(
@@ -238,7 +262,20 @@ def to_alpha(logits: Tensor, out: Tensor | None = None) -> np.ndarray:
 
 
 @torch.inference_mode()
-def predict_alpha(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
-    """One photograph, uint8 (H, W, 3), to its alpha, float32 (H, W) in [0, 1]."""
+def predict_alpha(predictor: Predictor, image: np.ndarray | Image.Image) -> np.ndarray:
+    """One photograph to its alpha.
+
+    Args:
+        predictor: From `load_model`.
+        image: uint8 (H, W, 3), or a PIL image of any mode, which is turned upright as its EXIF orientation says.
+
+    Returns:
+        float32 (H, W) in [0, 1].
+    """
+    rgb = image
+    if isinstance(image, Image.Image):
+        rgb = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(predictor.network, OnnxPhotograph):
+        return predictor.network.alpha(rgb)
     logits = predict(predictor, rgb).refined_logits
     return to_alpha(logits, out=logits)  # nobody sees the logits: large photographs need no second plane

@@ -2,12 +2,18 @@
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import nn
+
+from utils.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # as malloc.h names them
 LARGEST_INT = 2**31 - 1
 LARGEST_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "insufficient memory")
 MOST_MAPPED = 65536  # blocks; glibc's own number
 
 
@@ -38,3 +44,35 @@ def keep_memory_of(module: nn.Module) -> bool:
 
 def _ignore(status: int) -> None:
     """A hook that returns something would replace the module's inputs or outputs by it."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's on any device, OpenCV's or onnxruntime's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return not isinstance(error, UserError) and any(words in text for words in _OUT_OF_MEMORY)
+
+
+def free_cached(device: torch.device) -> None:
+    """Hands back what torch keeps of a GPU's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class OutOfMemory(UserError):
+    """A photograph is too large for the memory there is."""
+
+    def __init__(self) -> None:
+        super().__init__("too large for the memory there is; reduce it, or give the program more")
+
+
+@contextmanager
+def lack_of_memory_told() -> Iterator[None]:
+    """Whatever says that memory ran out becomes an `OutOfMemory`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+        raise OutOfMemory from error

@@ -5,6 +5,7 @@ same name.
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -14,7 +15,10 @@ from typing import NamedTuple
 from utils.errors import UserError
 from utils.images import IMAGE_EXTENSIONS, list_images, natural_key
 
-RESULT_KINDS = ("alpha", "cutout")  # predict.py writes NAME_alpha.png and NAME_cutout.png
+# What predict.py makes of NAME is called NAME_alpha.png, NAME_cutout.png, NAME_color-00b140.png ...
+RESULT = re.compile(
+    "(.+)_(alpha|cutout|foreground|green|white|color-[0-9a-f]{6}|blur|image-.+|overlay|trimap)", re.DOTALL
+)
 _NAMED = 3  # how many file names an error lists before it counts the rest
 
 
@@ -56,6 +60,10 @@ def pair_by_name(
             f"{predictions_flag} and {truths_flag} are the same folder, {truths}, and would score perfectly; "
             f"give the folder of the predictions"
         )
+    results: dict[str, list[str]] = {}
+    for name in predicted:
+        if made := RESULT.fullmatch(name):
+            results.setdefault(made[1], []).append(name)
     matched, missing, used = [], [], set()
     for name in true:
         result = name if name in predicted else f"{name}_alpha"
@@ -63,7 +71,7 @@ def pair_by_name(
             missing.append(name)
             continue
         matched.append((name, predicted[result], true[name]))
-        used |= {name} if result == name else {f"{name}_{kind}" for kind in RESULT_KINDS}
+        used |= {name} if result == name else set(results[name])
     if not matched:
         raise UserError(
             f"{predictions_flag} {predictions}: none of its {len(predicted)} images ({shorten(list(predicted))}) has "

@@ -39,7 +39,7 @@ class OutputFolder(NamedTuple):
             UserError: There are images of other settings or of others, or the settings are damaged.
         """
         there = list_images(self.path, recursive=True) if self.path.is_dir() else []
-        made = self._read()
+        made = _read(self.path)
         if not there or made == self.settings:
             return
         strays = [path for path in there if path not in self.files]
@@ -59,17 +59,46 @@ class OutputFolder(NamedTuple):
         """
         for path in self.files if overwrite else ():
             remove_file(path)
-        text = json.dumps(self.settings)
-        write_atomically(self.path / SETTINGS, lambda file: file.write(text.encode()))
+        _write(self.path, self.settings)
 
-    def _read(self) -> dict[str, Any] | None:
-        path = self.path / SETTINGS
-        if not path.is_file():
-            return None
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: no settings of this program; remove it or choose another folder") from error
+
+def go_on_with(folder: Path, flag: str, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Writes down the settings of a folder that results of all kinds of inputs gather in.
+
+    Args:
+        folder: It need not exist.
+        flag: What gave it, for the messages.
+        settings: What decides the results besides the inputs, in JSON's types.
+        overwrite: Whatever was made with other settings is made again.
+
+    Raises:
+        UserError: What is there was made with other settings, or these are damaged.
+        CannotWriteError: The folder cannot be written.
+    """
+    made = _read(folder)
+    if made == settings:
+        return
+    if made is not None and not overwrite:
+        raise UserError(
+            f"{flag} {folder} holds results of {differences(made, settings)}; choose another folder, or make all "
+            f"again with --overwrite"
+        )
+    _write(folder, settings)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: no settings of this program; remove it or choose another folder") from error
+
+
+def _write(folder: Path, settings: Mapping[str, Any]) -> None:
+    text = json.dumps(settings)
+    write_atomically(folder / SETTINGS, lambda file: file.write(text.encode()))
 
 
 def differences(made: Mapping[str, Any], planned: Mapping[str, Any]) -> str:

@@ -23,7 +23,13 @@ WORKER_KILLED = "a worker process was killed, most likely for want of memory: us
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, executor: Executor | None, ahead: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    executor: Executor | None,
+    ahead: int,
+    weigh: Callable[[Item], float] = lambda _: 0.0,
+    most: float = math.inf,
 ) -> Iterator[Result]:
     """`map` with up to `ahead` calls under way: items are drawn no faster than results are taken.
 
@@ -32,6 +38,8 @@ def ordered_map(
         items: Drawn in the caller's thread, while earlier calls run.
         executor: None calls the function here, one item after the other.
         ahead: Calls under way, at least 1; it bounds the memory.
+        weigh: What an item, and its result, weigh.
+        most: The weight under way, but for one item that alone is heavier.
 
     Raises:
         UserError: A process died.
@@ -39,20 +47,24 @@ def ordered_map(
     if executor is None:
         yield from map(function, items)
         return
-    pending: deque[Future[Result]] = deque()
+    pending: deque[tuple[Future[Result], float]] = deque()
     try:
         for item in items:
+            weight = weigh(item)
+            while pending and sum(each for _, each in pending) + weight > most:
+                yield pending.popleft()[0].result()
             with _signals_wait():  # it may start a process, which is no good half started
-                pending.append(executor.submit(function, item))
-            while pending and (len(pending) >= ahead or pending[0].done()):
-                yield pending.popleft().result()
+                pending.append((executor.submit(function, item), weight))
+            del item  # nobody else keeps it
+            while pending and (len(pending) >= ahead or pending[0][0].done()):
+                yield pending.popleft()[0].result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     except BrokenExecutor as error:
         raise UserError(WORKER_KILLED) from error
     finally:
         # Not in processes: when these are killed, a thread of their pool stumbles over calls that were cancelled.
-        for future in () if isinstance(executor, ProcessPoolExecutor) else pending:
+        for future, _ in () if isinstance(executor, ProcessPoolExecutor) else pending:
             future.cancel()
 
 

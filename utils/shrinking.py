@@ -53,7 +53,7 @@ def shrink_file(
         pixels = shrink(read_rgb(path, max_pixels=max_pixels), size)
     elif kind == "gt":
         alpha = shrink(read_alpha(path, max_pixels=max_pixels), size)
-        pixels = _quantise_16_bit(alpha) if _is_deep(path) else quantise(alpha)
+        pixels = quantise(alpha, bits=16 if _is_deep(path) else 8)
     else:
         pixels = shrink_trimap(read_trimap(path, full_size, max_pixels), size)
     buffer = io.BytesIO()
@@ -85,10 +85,6 @@ def shrink_trimap(trimap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     for level in (BACKGROUND, FOREGROUND):
         shrunk[shrink((trimap == level).astype(np.float32), size) >= _CERTAIN] = level
     return shrunk
-
-
-def _quantise_16_bit(alpha: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(alpha, 0, 1).astype(np.float64) * 65535).astype(np.uint16)
 
 
 def _is_deep(path: Path) -> bool:

@@ -1,0 +1,73 @@
+"""What every photograph and every frame of a video goes through, from its file to its renderings."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.foreground import foreground_colours
+from utils.images import Photo, read_photo
+from utils.inference import Predictor, predict_alpha
+from utils.jobs import Job
+from utils.memory import OutOfMemory, free_cached, lack_of_memory_told
+from utils.renderings import Matte, Rendering
+from utils.stages import Stages
+
+
+class Work:
+    """What every photograph and frame goes through.
+
+    Args:
+        predictor: The network.
+        renderings: By label.
+        max_pixels: The largest photograph that is decoded.
+
+    Attributes:
+        stages: How long it took.
+    """
+
+    def __init__(self, predictor: Predictor, renderings: dict[str, Rendering], max_pixels: int):
+        self.predictor, self.renderings, self.max_pixels = predictor, renderings, max_pixels
+        self.stages = Stages()
+
+    def read(self, job: Job) -> Photo | UserError:
+        """Reads a photograph; what is wrong with it is returned, for whoever comes to its turn."""
+        try:
+            with self.stages.time("reading"), lack_of_memory_told():
+                return read_photo(job.source, max_pixels=self.max_pixels)
+        except UserError as error:
+            return error
+
+    def find_alpha(self, rgb: np.ndarray) -> tuple[np.ndarray, str | None]:
+        """Runs the network; where memory runs out, fewer patches are refined at a time, to the same result.
+
+        Returns:
+            The alpha, float32 (H, W) in [0, 1], and what is to be told of how it was found.
+
+        Raises:
+            UserError: The memory does not suffice for a single patch either.
+        """
+        routing = self.predictor.routing
+        for batch_px in (routing.batch_px, max(1, routing.batch_px // 8), 1):
+            predictor = replace(self.predictor, routing=replace(routing, batch_px=batch_px))
+            try:
+                with self.stages.time("network"), lack_of_memory_told():
+                    note = None if batch_px == routing.batch_px else "memory ran out, done with fewer patches at a time"
+                    return predict_alpha(predictor, rgb), note
+            except OutOfMemory:
+                free_cached(predictor.device)
+        raise OutOfMemory
+
+    def colour(self, photo: Photo, alpha: np.ndarray, labels: Iterable[str]) -> Matte:
+        """The matte, with the colours of the subject if one of the renderings asks for them."""
+        if not any(self.renderings[label].has_foreground for label in labels):
+            return Matte(photo, alpha, None)
+        with self.stages.time("colours"), lack_of_memory_told():
+            colours = photo.rgb if photo.deep is None else photo.deep
+            return Matte(photo, alpha, foreground_colours(colours, alpha, self.predictor.device))
+
+    def draw(self, label: str, matte: Matte) -> np.ndarray:
+        """Makes a rendering."""
+        with lack_of_memory_told():
+            return self.renderings[label].draw(matte)
