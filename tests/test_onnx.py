@@ -155,7 +155,9 @@ def test_kept_proportions(export: Export, make_pair: Callable) -> None:
     kept = replace(PREPROCESS, keep_aspect=True)
     parts = [onnx.load(part_path(export.path, part)) for part in ("coarse", "refiner")]
     model = photograph_model(*parts, kept, export.predictor.network.refiner.halo_px)
-    for size, coarse in (((90, 160), (64, 96)), ((160, 90), (96, 64)), ((40, 400), (32, 96))):
+    # Rounded up and down, from a half to the even one, and one step at least.
+    sizes = {(90, 160): (64, 96), (160, 90): (96, 64), (100, 240): (32, 96), (100, 120): (64, 96), (9, 90): (32, 96)}
+    for size, coarse in sizes.items():
         assert kept.coarse_size(*size) == coarse
         rgb, _ = make_pair(*size)
         ((alpha,),) = run(model, rgb=channels_first([rgb]))

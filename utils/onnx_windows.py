@@ -50,7 +50,7 @@ Merge_{channels} (x) => (y) {{
   columns = Div(width, pairs)
   split_shape = Concat<axis: int = 0>(batch, rows, pairs, columns, pairs, channels)
   split = Reshape(x, split_shape)
-  squares = Transpose<perm: ints = [0, 1, 3, 2, 4, 5]>(split)
+  squares = Transpose<perm: ints = [0, 1, 3, 4, 2, 5]>(split)
   joined = Constant<value_ints: ints = [{joined}]>()
   shape = Concat<axis: int = 0>(batch, rows, columns, joined)
   y = Reshape(squares, shape)
