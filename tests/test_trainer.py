@@ -5,7 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -264,19 +264,22 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     assert run.learner.step == 1 and not run.saved, "the step at hand is neither ended nor saved"
 
 
+@dataclass(frozen=True)
 class WithAnother(Processes):
     """A process beside another, which has been asked to stop and finds that it is time to save."""
 
+    asked: tuple[int, int] = (0, 0)
+
     def largest(self, *numbers: int) -> tuple[int, ...]:
-        return tuple(max(pair) for pair in zip(numbers, self.control, strict=True))
+        return tuple(max(pair) for pair in zip(numbers, self.asked, strict=True))
 
 
 def test_what_one_process_is_asked_for_all_do() -> None:
     """F14, without the other one: test_distributed.py has two."""
-    run = Run(world=WithAnother(0, 1, ALONE.device, (0, 1)))
+    run = Run(world=WithAnother(0, 1, ALONE.device, asked=(0, 1)))
     run.trainer.train_epoch(0)
     assert [state["step"] for state in run.saved] == [1, 2, 3]
-    run = Run(world=WithAnother(0, 1, ALONE.device, (signal.SIGTERM, 0)))
+    run = Run(world=WithAnother(0, 1, ALONE.device, asked=(signal.SIGTERM, 0)))
     with pytest.raises(Terminated):
         run.go()
     assert [state["step"] for state in run.saved] == [1]

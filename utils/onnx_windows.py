@@ -19,7 +19,7 @@ from models import Student
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-OPSET = 18  # the first whose Resize averages when it shrinks
+OPSET = 18  # the first whose Split and Pad are as the texts have them
 DOMAIN = "tsr_matte"  # of our own operators, of which none is left in a file
 FAR = -100.0  # what is added to the scores of tokens that were no neighbours before the shift, as timm does
 
