@@ -3,16 +3,21 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
 from utils.errors import UserError
 from utils.parallel import free_memory, in_processes, in_threads, ordered_map, process_pool
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def later_is_quicker(index: int) -> int:
@@ -144,6 +149,28 @@ def test_a_process_is_deaf_to_signals_only_while_it_starts() -> None:
         (state,) = ordered_map(signal_state, [0], executor=pool, ahead=1)
     assert state == (set(), signal.SIG_IGN, signal.SIG_DFL)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+LOADER_IS_LEFT = """
+from torch.utils.data import DataLoader
+from utils.parallel import start_loader_process, start_method
+if __name__ == "__main__":
+    loader = DataLoader(
+        range(9), num_workers=1, multiprocessing_context=start_method(), worker_init_fn=start_loader_process
+    )
+    batches = iter(loader)  # what refers to it ends with the interpreter only
+    print(next(batches).item())
+"""
+
+
+def test_a_program_ends_though_something_refers_to_its_loader(tmp_path: Path) -> None:
+    """Its processes are deaf to SIGTERM, by which Python ends what is left before it waits for it."""
+    (tmp_path / "left.py").write_text(LOADER_IS_LEFT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, tmp_path / "left.py"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (0, "0\n"), ended.stderr
 
 
 def test_free_memory_is_a_number_of_bytes() -> None:

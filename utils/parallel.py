@@ -1,5 +1,6 @@
 """Calls spread over processes or threads: results in order, a bounded number under way, nothing left behind."""
 
+import atexit
 import math
 import multiprocessing
 import os
@@ -154,7 +155,16 @@ def start_method() -> str | None:
     forkserver.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "pandas", "matplotlib.figure"])
     with _sigterm_ignored():  # which is inherited: a signal to the whole group is this process' to handle
         forkserver.ensure_running()
+    atexit.unregister(_kill_loader_processes)  # once is enough
+    atexit.register(_kill_loader_processes)
     return "forkserver"
+
+
+def _kill_loader_processes() -> None:
+    """Ends those that a loader which something still refers to has left: Python would ask them by SIGTERM, and wait."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 @contextmanager
