@@ -3,7 +3,7 @@
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,15 @@ ROUTING = {
     "largest_px": 256,
     "batch_px": 65536,
 }
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_threads() -> Iterator[None]:
+    """Kept from one test to the next: on them depends how floats are summed, and numba's first call changes torch's."""
+    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(of_torch)
+    cv2.setNumThreads(of_opencv)
 
 
 def build_network(seed: int = 0, **changes: Any) -> TSRMatte:

@@ -1,24 +1,14 @@
 """tools.benchmark_foreground: errors against known colours; a solver that knows nothing is worse."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tools import benchmark_foreground
 from utils.foreground import Colours
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    yield
-    torch.set_num_threads(before[0])
-    cv2.setNumThreads(before[1])
 
 
 def errors(out: str) -> list[float]:

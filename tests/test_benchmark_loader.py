@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from tools import benchmark_loader
 
 
@@ -15,12 +13,8 @@ def rows(out: str) -> dict[str, list[float]]:
 
 
 def test_made_photographs(run: Callable) -> None:
-    threads = torch.get_num_threads()
     arguments = ("--long-sides", 80, 40, "--image-size", 32, "--samples", 2, "--workers", 1)
-    try:
-        finished = run(benchmark_loader.main, *arguments)
-    finally:
-        torch.set_num_threads(threads)
+    finished = run(benchmark_loader.main, *arguments)
     assert finished.status == 0 and finished.created == [], finished.err
     table = rows(finished.out)
     assert all(len(numbers) == 2 and min(numbers) >= 0 for numbers in table.values()), table
@@ -31,11 +25,6 @@ def test_made_photographs(run: Callable) -> None:
 
 def test_ones_own_photographs(run: Callable, tmp_path: Path, write_pairs: Callable) -> None:
     write_pairs(tmp_path / "mine/train", {"a": (40, 50), "b": (30, 30)})
-    threads = torch.get_num_threads()
-    try:
-        finished = run(
-            benchmark_loader.main, "--data-root", tmp_path / "mine", "--image-size", 32, "--samples", 2, "--workers", 1
-        )
-    finally:
-        torch.set_num_threads(threads)
+    arguments = ("--data-root", tmp_path / "mine", "--image-size", 32, "--samples", 2, "--workers", 1)
+    finished = run(benchmark_loader.main, *arguments)
     assert finished.status == 0 and str(tmp_path / "mine") in finished.out
