@@ -124,16 +124,16 @@ def _write(path: Path, model: "ModelProto", metadata: Mapping[str, str]) -> None
 class _Coarse(nn.Module):
     """The coarse stage without the features, which only training uses."""
 
-    def __init__(self, student: Student, dtype: torch.dtype):
+    def __init__(self, student: Student):
         super().__init__()
-        self.student, self.dtype = student, dtype
+        self.student = student
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.student.forward(image.to(self.dtype))[:2]  # not a call: hooks are of no use here
+        return self.student.forward(image)[:2]  # not a call: hooks are of no use here
 
 
 def _coarse_model(student: Student, dtype: torch.dtype) -> "ModelProto":
-    network = _Coarse(for_exporter(student).to(dtype), dtype)
+    network = _Coarse(for_exporter(student, dtype))
     rows, columns = Dim("h", min=1, max=MOST_STEPS), Dim("w", min=1, max=MOST_STEPS)
     # Two pictures of unlike sides, none of them 1: else the exporter would fix, or tie, what is to be free.
     return _export(
