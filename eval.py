@@ -5,7 +5,6 @@ python eval.py --predictions DIR --ground-truth DIR [--trimaps DIR] --out R
 torchrun --nproc-per-node N eval.py ...                                 N processes share the images: the same numbers
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from config import RUNS, EvalConfig, parse_cli
 from utils.cases import BYTES_PER_PIXEL, Case, Method, Scored, Task, check_cases, read_photograph, score_case
 from utils.distributed import Processes, processes
 from utils.errors import UserError, printable, run_script
-from utils.files import remove_stale, require_apart, require_writable
+from utils.files import remove_stale, require_apart, require_writable, sha256_of_file
 from utils.gallery import Gallery
 from utils.names import match_names, pair_by_name, shorten
 from utils.pairs import find_benchmark, list_benchmark, present_benchmarks, resolve_benchmark
@@ -283,18 +282,13 @@ def load(config: EvalConfig, world: Processes) -> "tuple[Predictor, dict[str, st
     from utils.inference import load_together
 
     predictor, checkpoint = load_together(config.checkpoint, RUNS, world, config.precision, asdict(config.effort))
-    digest = world.first(lambda: sha256(checkpoint))
+    digest = world.first(lambda: sha256_of_file(checkpoint))
     world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
     effort = {
         "refine_budget": f"{predictor.routing.refine_budget:g}",
         "max_patches": "no bound" if predictor.routing.max_patches is None else str(predictor.routing.max_patches),
     }
     return predictor, {"checkpoint": str(checkpoint), "sha256": digest, "precision": config.precision, **effort}
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ scoring

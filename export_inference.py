@@ -6,15 +6,13 @@ python export_inference.py --checkpoint P --output model.onnx --dtype float32   
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,11 +21,11 @@ import torch
 from config import RUNS, ExportConfig, parse_cli
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
-from utils.files import remove_file, require_writable, sync_folder
+from utils.files import remove_file, remove_stale, require_writable, sha256_of_file, sync_folder, temporary_name
 from utils.images import read_rgb
 from utils.inference import Predictor, load_model, newest_best, predict_alpha
 from utils.model_card import complete, read_description, read_scores
-from utils.names import counted
+from utils.names import counted, megabytes
 from utils.onnx_export import export_onnx
 from utils.onnx_metadata import read_onnx_metadata
 from utils.onnx_network import SUFFIXES, OnnxPhotograph, part_path
@@ -43,7 +41,6 @@ LARGEST_DIFFERENCE = {
 }
 # Sides of the embedded pictures, in sides of the coarse stage's input: shrunk by it, enlarged by it, and odd.
 SHAPES = ((1.1, 1.5), (0.7, 0.45), (0.31, 0.52))
-IDLE_SEC = 3600.0  # since when nobody is at work on a hidden folder
 
 
 def main() -> int:
@@ -116,12 +113,13 @@ def describe(config: ExportConfig, checkpoint: Path) -> tuple[dict[str, Any], di
     """What an export says of itself, and its weights."""
     state = load_checkpoint(checkpoint)
     described = read_description(state, checkpoint)
+    digest = sha256_of_file(checkpoint) if config.scores else ""
     libraries = {name: str(each) for name, each in versions(torch.device("cpu")).items() if name != "device"}
     card = complete(
         described,
         dtype=config.dtype,
         licence=config.licence,
-        scores=[entry for path in config.scores for entry in read_scores(path, checkpoint)],
+        scores=[entry for path in config.scores for entry in read_scores(path, checkpoint, digest)],
         exported={"commit": commit(), "date": date.today().isoformat(), **libraries},
     )
     weights = {name: tensor for name, tensor in state["model"].items() if isinstance(tensor, torch.Tensor)}
@@ -191,12 +189,11 @@ def compare(path: Path, dtype: str, alphas: Sequence[np.ndarray], rivals: Sequen
 
 def hidden_folder(beside: Path, stack: ExitStack) -> Path:
     """A folder for files that nobody is to see yet; what an export left there that was killed is removed."""
-    beside.mkdir(parents=True, exist_ok=True)
-    for old in beside.glob(".export-*"):
-        with suppress(OSError):  # gone meanwhile
-            if time.time() - old.stat().st_mtime > IDLE_SEC:
-                shutil.rmtree(old)
-    return Path(stack.enter_context(TemporaryDirectory(prefix=".export-", dir=beside)))
+    remove_stale(beside)
+    folder = beside / temporary_name()
+    folder.mkdir(parents=True, exist_ok=True)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def take_places(outputs: Sequence[Path], written: Mapping[Path, Path]) -> None:
@@ -207,10 +204,6 @@ def take_places(outputs: Sequence[Path], written: Mapping[Path, Path]) -> None:
         else:
             remove_file(path)
         sync_folder(path.parent)
-
-
-def megabytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.2f} MB"
 
 
 if __name__ == "__main__":

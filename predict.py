@@ -23,7 +23,7 @@ from utils.costs import peak_gb
 from utils.distributed import Processes, processes
 from utils.encoding import write_image
 from utils.errors import UserError, printable, report_failures, run_script
-from utils.files import checksum_of_file, is_full_disk, remove_stale, require_writable
+from utils.files import is_full_disk, remove_stale, require_writable, sha256_of_file
 from utils.images import Photo, eight_bits, image_size
 from utils.inference import Predictor, load_together
 from utils.jobs import Job, plan
@@ -102,7 +102,7 @@ def load(config: PredictConfig, world: Processes) -> Predictor:
     """The network, in every process, and the folder for its results."""
     predictor, checkpoint = load_together(config.checkpoint, RUNS, world, config.precision, asdict(config.effort))
     settings = {
-        "checkpoint": f"{checkpoint.name} ({checksum_of_file(checkpoint):08x})",
+        "checkpoint": f"{checkpoint.name} ({sha256_of_file(checkpoint)[:8]})",
         "precision": config.precision,
         "refine_budget": config.effort.refine_budget,
         "max_patches": config.effort.max_patches,

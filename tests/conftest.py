@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 # A shell starts what it puts in the background deaf to Ctrl-C, and programs hand that on to those they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -111,6 +112,19 @@ def make_pair() -> Callable[[int, int], tuple[np.ndarray, np.ndarray]]:
         return rgb, cv2.resize(drawn.alpha, size, interpolation=cv2.INTER_LINEAR).reshape(height, width)
 
     return make_pair
+
+
+@pytest.fixture
+def write_photographs(make_pair: Callable) -> Callable[[Path, list[str]], None]:
+    """`write_photographs(folder, [name, ...])`: each of another size, in the format that its name says."""
+
+    def write_photographs(folder: Path, names: list[str]) -> None:
+        for index, name in enumerate(names):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(make_pair(40 + index, 50)[0]).save(path)
+
+    return write_photographs
 
 
 @pytest.fixture

@@ -142,13 +142,16 @@ def test_a_weight_that_float16_cannot_hold_fails_an_export(
 
 
 def test_what_a_killed_export_left_is_removed_later(export: Callable) -> None:
-    for name in ("new", "old"):
-        Path(f".export-{name}").mkdir()
-        Path(f".export-{name}/m.pth").touch()
-    an_hour_ago = time.time() - export_inference.IDLE_SEC - 1
-    os.utime(".export-old", (an_hour_ago, an_hour_ago))
+    nobody = 2**22 + 1  # more than the number of any process
+    new, old = Path(f".{nobody}-1.tmp"), Path(f".{nobody}-2.tmp")
+    for folder in (new, old):
+        folder.mkdir()
+        (folder / "m.pth").touch()
+    an_hour_ago = time.time() - 3600
+    for path in (old / "m.pth", old):
+        os.utime(path, (an_hour_ago, an_hour_ago))
     assert export("--output", "m.pth").status == 0
-    assert names(Path()) == [".export-new", ".export-new/m.pth", "m.pth"]
+    assert names(Path()) == [f"{new}", f"{new}/m.pth", "m.pth"]
 
 
 # ------------------------------------------------------------------------------------------------ nothing is lost

@@ -13,7 +13,6 @@ from utils import files
 from utils.errors import UserError
 from utils.files import (
     CannotWriteError,
-    FolderLock,
     add_name,
     is_up_to_date,
     remove_file,
@@ -144,31 +143,3 @@ def test_what_a_kill_left_is_not_copied_into(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
     add_name(path, tmp_path / "b")
     assert path.read_bytes() == (tmp_path / "b").read_bytes() == b"content"
-
-
-def test_a_lock_keeps_out_until_it_is_closed(tmp_path: Path) -> None:
-    first, second = FolderLock(tmp_path / ".lock"), FolderLock(tmp_path / ".lock")
-    assert first.hold("--out") and first.hold("--out")
-    content = (tmp_path / ".lock").read_bytes()
-    with pytest.raises(UserError, match=rf"^--out {tmp_path} is in use by process {os.getpid()} on \S+; [^\n]*$"):
-        second.hold("--out")
-    assert (tmp_path / ".lock").read_bytes() == content
-    first.close()
-    assert second.hold("--out")
-    first.close()  # again: nothing of the second's
-    with pytest.raises(UserError):
-        first.hold("--out")
-    second.close()
-
-
-@pytest.mark.parametrize("lack", ["file system", "operating system"])
-def test_without_locks_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    if lack == "file system":
-        monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    else:
-        monkeypatch.setattr(files, "fcntl", None)
-    for _ in range(2):
-        assert not FolderLock(tmp_path / ".lock").hold("--out")

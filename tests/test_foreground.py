@@ -16,6 +16,7 @@ from utils.foreground import (
     Colours,
     estimate_foreground,
     foreground_colours,
+    in_soft_band,
     recomposition_error,
     require_method,
 )
@@ -45,7 +46,7 @@ def composed(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray) 
 
 
 def colour_error(estimate: np.ndarray, truth: np.ndarray, alpha: np.ndarray) -> float:
-    soft = (alpha > SOFT_BAND[0]) & (alpha < SOFT_BAND[1])
+    soft = in_soft_band(alpha)
     return np.abs(estimate[soft].astype(float) - truth[soft]).mean()
 
 
@@ -225,7 +226,7 @@ def test_sixteen_bits_are_kept() -> None:
     assert found.dtype == np.uint16 and np.array_equal(found[alpha == 1], deep[alpha == 1])
     off = np.abs(found / 257 - coarse)[alpha > SOFT_BAND[0]]
     assert off.mean() < 1 and off.max() > 0.01
-    soft = (alpha > SOFT_BAND[0]) & (alpha < SOFT_BAND[1])
+    soft = in_soft_band(alpha)
     assert np.mean(found[soft] % 257 == 0) < 0.1  # not 8 bits made wider
 
 

@@ -57,7 +57,7 @@ def test_a_freed_block_is_used_again() -> None:
     faults = run_alone(
         """
 import resource, torch
-from utils.memory import OutOfMemory, keep_memory_of, lack_of_memory_told
+from utils.memory import keep_memory_of
 
 def faults(make=lambda: torch.ones(12_000_000)):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -104,7 +104,6 @@ def test_memory_stays_flat_whatever_the_sizes() -> None:
         """
 import sys
 sys.path.insert(0, "tests")
-import cv2
 import numpy as np
 import torch
 from conftest import build_network

@@ -18,6 +18,7 @@ from config import PRESETS
 from models import TSRMatte
 from utils.checkpoint import FORMAT, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from utils.errors import UserError
+from utils.files import sha256_of_file
 from utils.model_card import LONGEST, complete, describe, read_description, read_scores, training_card
 from utils.onnx_metadata import read_onnx_metadata
 from utils.origins import data_of
@@ -331,7 +332,7 @@ def metrics(tmp_path: Path, checkpoint: Path) -> Callable[..., Path]:
 
 
 def test_scores_keep_their_conditions_and_no_path(metrics: Callable[..., Path], checkpoint: Path) -> None:
-    (entry,) = read_scores(metrics(), checkpoint)
+    (entry,) = read_scores(metrics(), checkpoint, sha256_of_file(checkpoint))
     assert (entry["set"], entry["images"], entry["left_out"]) == ("DIS-TE1", 3, 1)
     assert entry["region"] == "whole image; _unknown: unknown region of the trimaps"
     assert entry["metrics"] == {"SAD": 5.5, "SAD_unknown": 4.5} and entry["settings"] == {"precision": "fp32"}
@@ -354,7 +355,7 @@ def test_scores_of_something_else_are_refused(
 ) -> None:
     path = metrics(**changes)
     with pytest.raises(UserError, match=f"--scores {path}: {reason}"):
-        read_scores(path, checkpoint)
+        read_scores(path, checkpoint, sha256_of_file(checkpoint))
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "3", "{}", "\x00"])
@@ -363,4 +364,4 @@ def test_files_that_are_no_scores_are_refused(tmp_path: Path, checkpoint: Path, 
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match="--scores"):
-        read_scores(path, checkpoint)
+        read_scores(path, checkpoint, sha256_of_file(checkpoint))

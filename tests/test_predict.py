@@ -24,13 +24,6 @@ from utils.images import read_alpha, read_photo, read_rgb
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_photographs(folder: Path, make_pair: Callable, names: list[str]) -> None:
-    for index, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(make_pair(40 + index, 50)[0]).save(path)
-
-
 def results(folder: Path) -> list[str]:
     """Files below a folder, but for what is hidden."""
     return sorted(
@@ -55,8 +48,8 @@ def predict(run: Callable, checkpoint: Path) -> Callable:
     return predict
 
 
-def test_folders_are_mirrored_and_names_kept_apart(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.jpg", "a.png", "b.png", "x/a.jpg", "x/y/c d é.png", "e.f.png"])
+def test_folders_are_mirrored_and_names_kept_apart(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.jpg", "a.png", "b.png", "x/a.jpg", "x/y/c d é.png", "e.f.png"])
     Path("photos/.DS_Store").write_bytes(b"x")
     Path("photos/notes.txt").write_text("x")
     finished = predict("photos")
@@ -67,14 +60,14 @@ def test_folders_are_mirrored_and_names_kept_apart(predict: Callable, make_pair:
         assert read_alpha(Path("out") / f"{stem}_alpha.png").shape == read_rgb(Path("photos") / source).shape[:2]
 
 
-def test_only_what_is_asked_for_is_saved(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png"])
+def test_only_what_is_asked_for_is_saved(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png"])
     assert predict("photos", "--save", "cutout").status == 0
     assert results(Path("out")) == ["a_cutout.png"]
 
 
-def test_results_are_kept_unless_overwrite_is_given(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", "b.png"])
+def test_results_are_kept_unless_overwrite_is_given(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png", "b.png"])
     predict("photos")
     kept = Path("out/a_alpha.png")
     whole = kept.read_bytes()
@@ -89,8 +82,8 @@ def test_results_are_kept_unless_overwrite_is_given(predict: Callable, make_pair
     assert kept.read_bytes() == whole
 
 
-def test_another_kind_does_not_overwrite_the_first(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png"])
+def test_another_kind_does_not_overwrite_the_first(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png"])
     predict("photos", "--save", "alpha")
     retouched = np.full((40, 50), 77, np.uint8)
     write_image(Path("out/a_alpha.png"), retouched)
@@ -99,8 +92,8 @@ def test_another_kind_does_not_overwrite_the_first(predict: Callable, make_pair:
     assert (read_alpha(Path("out/a_alpha.png")) * 255).round().astype(np.uint8).tolist() == retouched.tolist()
 
 
-def test_a_corrupt_picture_is_named_and_the_rest_is_done(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", "b.jpg", "c.jpg", "e.png"])
+def test_a_corrupt_picture_is_named_and_the_rest_is_done(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png", "b.jpg", "c.jpg", "e.png"])
     broken = Path("photos/b.jpg")
     broken.write_bytes(broken.read_bytes()[:-100])
     Path("photos/d.png").write_text("not a picture")
@@ -112,24 +105,24 @@ def test_a_corrupt_picture_is_named_and_the_rest_is_done(predict: Callable, make
     assert "Traceback" not in finished.err and "3 of 5" in finished.out
 
 
-def test_the_pixel_limit_is_per_picture(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", "b.png"])  # 40x50 and 41x50
+def test_the_pixel_limit_is_per_picture(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png", "b.png"])  # 40x50 and 41x50
     finished = predict("photos", "--save", "alpha", "--max-pixels", 2000)
     assert finished.status == 1 and "--max-pixels" in finished.err
     assert results(Path("out")) == ["a_alpha.png"]
 
 
-def test_the_output_inside_the_input_is_not_read_again(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path(), make_pair, ["a.png", "x/b.png"])
+def test_the_output_inside_the_input_is_not_read_again(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path(), ["a.png", "x/b.png"])
     for extra in ([], ["--overwrite"]):
         assert predict(".", *extra).status == 0
         assert results(Path("out")) == [f"{s}_{k}.png" for s in ("a", "x/b") for k in ("alpha", "cutout")]
 
 
 def test_the_input_folder_as_output_is_refused(
-    refused: Callable[..., str], make_pair: Callable, tmp_path: Path, checkpoint: Path
+    refused: Callable[..., str], write_photographs: Callable, tmp_path: Path, checkpoint: Path
 ) -> None:
-    write_photographs(tmp_path / "out", make_pair, ["a.png", "x/b.png"])
+    write_photographs(tmp_path / "out", ["a.png", "x/b.png"])
     (tmp_path / "link").symlink_to(tmp_path / "out")
     for given in (tmp_path / "out", tmp_path / "out" / "x" / "..", tmp_path / "link"):
         line = refused(predict_script.main, given, "--checkpoint", checkpoint, "--output", tmp_path / "out")
@@ -141,9 +134,9 @@ def test_the_input_folder_as_output_is_refused(
     assert "--output" in line
 
 
-def test_a_photograph_is_never_overwritten(predict: Callable, make_pair: Callable) -> None:
+def test_a_photograph_is_never_overwritten(predict: Callable, write_photographs: Callable) -> None:
     """One file given, the output beside it."""
-    write_photographs(Path("out"), make_pair, ["a.png"])
+    write_photographs(Path("out"), ["a.png"])
     before = Path("out/a.png").read_bytes()
     assert predict("out/a.png", "--overwrite").status == 0
     assert Path("out/a.png").read_bytes() == before
@@ -151,9 +144,9 @@ def test_a_photograph_is_never_overwritten(predict: Callable, make_pair: Callabl
 
 
 def test_inputs_of_one_name_from_two_folders_are_refused_or_kept_apart(
-    run: Callable, make_pair: Callable, checkpoint: Path
+    run: Callable, write_photographs: Callable, checkpoint: Path
 ) -> None:
-    write_photographs(Path(), make_pair, ["p/a.png", "q/a.png"])
+    write_photographs(Path(), ["p/a.png", "q/a.png"])
     finished = run(predict_script.main, "p", "q", "--checkpoint", checkpoint, "--output", "out", "--save", "alpha")
     if finished.status == 0:
         assert len(results(Path("out"))) == 2
@@ -162,9 +155,9 @@ def test_inputs_of_one_name_from_two_folders_are_refused_or_kept_apart(
         assert not Path("out").exists()
 
 
-def test_a_long_name_is_no_crash(predict: Callable, make_pair: Callable) -> None:
+def test_a_long_name_is_no_crash(predict: Callable, write_photographs: Callable) -> None:
     name = "n" * 230
-    write_photographs(Path("photos"), make_pair, [f"{name}.png", "a.png"])
+    write_photographs(Path("photos"), [f"{name}.png", "a.png"])
     finished = predict("photos", "--save", "alpha")
     assert "a_alpha.png" in results(Path("out")) and "Traceback" not in finished.err
     assert finished.status == 0 and f"{name}_alpha.png" in results(Path("out"))
@@ -178,9 +171,9 @@ def test_empty_and_missing_inputs(refused: Callable[..., str], checkpoint: Path,
 
 
 def test_an_input_is_never_the_place_of_a_result(
-    refused: Callable[..., str], make_pair: Callable, tmp_path: Path, checkpoint: Path
+    refused: Callable[..., str], write_photographs: Callable, tmp_path: Path, checkpoint: Path
 ) -> None:
-    write_photographs(tmp_path, make_pair, ["a.png", "a_alpha.png"])
+    write_photographs(tmp_path, ["a.png", "a_alpha.png"])
     before = (tmp_path / "a_alpha.png").read_bytes()
     given = (tmp_path / "a.png", tmp_path / "a_alpha.png", "--checkpoint", checkpoint, "--output", tmp_path)
     assert "one of the inputs" in refused(predict_script.main, *given, "--overwrite")
@@ -188,9 +181,9 @@ def test_an_input_is_never_the_place_of_a_result(
 
 
 def test_a_loop_of_links_and_an_endless_name_do_not_stop_the_others(
-    predict: Callable, make_pair: Callable, tmp_path: Path
+    predict: Callable, write_photographs: Callable, tmp_path: Path
 ) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", f"{'n' * 246}.png"])
+    write_photographs(Path("photos"), ["a.png", f"{'n' * 246}.png"])
     Path("photos/loop.png").symlink_to("loop.png")
     outcome = predict("photos")
     assert outcome.status == 1
@@ -200,9 +193,9 @@ def test_a_loop_of_links_and_an_endless_name_do_not_stop_the_others(
 # ------------------------------------------------------------------------------------------------- kinds of result
 
 
-def test_every_kind_of_result(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png"])
-    write_photographs(Path("backs"), make_pair, ["sea.jpg"])
+def test_every_kind_of_result(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png"])
+    write_photographs(Path("backs"), ["sea.jpg"])
     plain = ["alpha", "cutout", "foreground", "green", "white", "blur", "overlay", "trimap"]
     kinds = [*plain, "color:#FF8000", "image:backs/sea.jpg"]
     finished = predict("photos", "--save", *kinds)
@@ -226,8 +219,10 @@ def ramp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ramp")
-def test_a_cutout_has_the_photographs_colours_where_nothing_else_shows(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png"])
+def test_a_cutout_has_the_photographs_colours_where_nothing_else_shows(
+    predict: Callable, write_photographs: Callable
+) -> None:
+    write_photographs(Path("photos"), ["a.png"])
     assert predict("photos/a.png").status == 0
     cutout, rgb = pixels(Path("out/a_cutout.png")), read_rgb(Path("photos/a.png"))
     assert (cutout[cutout[..., 3] == 0] == 0).all()
@@ -236,8 +231,8 @@ def test_a_cutout_has_the_photographs_colours_where_nothing_else_shows(predict: 
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("png", "png"), ("webp", "webp"), ("jpeg", "jpg")])
-def test_formats(predict: Callable, make_pair: Callable, format: str, suffix: str) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png"])
+def test_formats(predict: Callable, write_photographs: Callable, format: str, suffix: str) -> None:
+    write_photographs(Path("photos"), ["a.png"])
     kinds = ["green", "overlay", *(["alpha", "cutout"] if format != "jpeg" else [])]
     assert predict("photos", "--save", *kinds, "--format", format).status == 0
     assert results(Path("out")) == sorted(f"a_{kind}.{suffix}" for kind in kinds)
@@ -250,8 +245,8 @@ def test_formats(predict: Callable, make_pair: Callable, format: str, suffix: st
             assert np.abs(found - exact).mean() < 15
 
 
-def test_a_format_that_cannot_hold_a_kind_is_refused(refused: Callable[..., str], make_pair: Callable) -> None:
-    write_photographs(Path(), make_pair, ["a.png"])
+def test_a_format_that_cannot_hold_a_kind_is_refused(refused: Callable[..., str], write_photographs: Callable) -> None:
+    write_photographs(Path(), ["a.png"])
     assert "--format jpeg" in refused(predict_script.main, "a.png", "--format", "jpeg")
     assert "--alpha-bits" in refused(predict_script.main, "a.png", "--format", "webp", "--alpha-bits", 16)
     assert "choose from alpha" in refused(predict_script.main, "a.png", "--save", "alfa")
@@ -306,10 +301,10 @@ def test_a_turned_photograph_gives_what_the_upright_one_gives(predict: Callable,
             assert turned == Path(f"out/1_{kind}.png").read_bytes()
 
 
-def test_strange_photographs(predict: Callable, make_pair: Callable) -> None:
+def test_strange_photographs(predict: Callable, make_pair: Callable, write_photographs: Callable) -> None:
     """Each with the right size, or named; none takes another one with it."""
     photos = Path("photos")
-    write_photographs(photos, make_pair, ["whole.png"])
+    write_photographs(photos, ["whole.png"])
     rgb = Image.fromarray(make_pair(40, 50)[0])
     for mode in ("1", "L", "LA", "P", "CMYK", "RGBA", "I;16"):
         suffix = "tif" if mode == "CMYK" else "png"
@@ -340,9 +335,9 @@ def test_strange_photographs(predict: Callable, make_pair: Callable) -> None:
 
 
 def test_results_of_another_model_are_never_mixed_in(
-    run: Callable, checkpoint: Path, make_pair: Callable, tmp_path: Path
+    run: Callable, checkpoint: Path, write_photographs: Callable, tmp_path: Path
 ) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", "b.png"])
+    write_photographs(Path("photos"), ["a.png", "b.png"])
     common = ("--output", "out", "--save", "alpha")
     assert run(predict_script.main, "photos/a.png", *common, "--checkpoint", checkpoint).status == 0
     state = torch.load(checkpoint, weights_only=True)
@@ -357,8 +352,10 @@ def test_results_of_another_model_are_never_mixed_in(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_ended_half_way_and_run_again(checkpoint: Path, make_pair: Callable, tmp_path: Path, number: int) -> None:
-    write_photographs(tmp_path / "photos", make_pair, [f"{index:02}.png" for index in range(60)])
+def test_ended_half_way_and_run_again(
+    checkpoint: Path, write_photographs: Callable, tmp_path: Path, number: int
+) -> None:
+    write_photographs(tmp_path / "photos", [f"{index:02}.png" for index in range(60)])
     command = [
         sys.executable, str(ROOT / "predict.py"), "photos", "--checkpoint", str(checkpoint), "--output", "out",
     ]  # fmt: skip
@@ -379,8 +376,10 @@ def test_ended_half_way_and_run_again(checkpoint: Path, make_pair: Callable, tmp
     ]
 
 
-def test_a_full_disk_ends_it_at_once(predict: Callable, make_pair: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_photographs(Path("photos"), make_pair, [f"{index}.png" for index in range(9)])
+def test_a_full_disk_ends_it_at_once(
+    predict: Callable, write_photographs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(Path("photos"), [f"{index}.png" for index in range(9)])
     written = []
 
     def full(path: Path, *_: Any, **__: Any) -> None:
@@ -398,9 +397,9 @@ def test_a_full_disk_ends_it_at_once(predict: Callable, make_pair: Callable, mon
 
 
 def test_where_memory_runs_out_less_is_refined_at_a_time(
-    predict: Callable, make_pair: Callable, monkeypatch: pytest.MonkeyPatch
+    predict: Callable, write_photographs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", "b.png", "c.png"])
+    write_photographs(Path("photos"), ["a.png", "b.png", "c.png"])
     assert predict("photos", "--save", "alpha").status == 0
     expected = {path: path.read_bytes() for path in Path("out").glob("*.png")}
     original, tried = prediction.predict_alpha, []
@@ -424,9 +423,9 @@ def test_where_memory_runs_out_less_is_refined_at_a_time(
 
 
 def test_other_errors_are_no_lack_of_memory(
-    predict: Callable, make_pair: Callable, monkeypatch: pytest.MonkeyPatch
+    predict: Callable, write_photographs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png"])
+    write_photographs(Path("photos"), ["a.png"])
 
     def faulty(*_: Any) -> None:
         raise RuntimeError("shapes differ")
@@ -436,9 +435,9 @@ def test_other_errors_are_no_lack_of_memory(
         predict("photos")
 
 
-def test_memory_stays_flat_over_many_photographs(checkpoint: Path, make_pair: Callable, tmp_path: Path) -> None:
+def test_memory_stays_flat_over_many_photographs(checkpoint: Path, write_photographs: Callable, tmp_path: Path) -> None:
     """What a process has, every 50 photographs, in a process of its own."""
-    write_photographs(tmp_path / "photos", make_pair, ["a.jpg"])
+    write_photographs(tmp_path / "photos", ["a.jpg"])
     for index in range(499):
         (tmp_path / "photos" / f"{index}.jpg").symlink_to("a.jpg")
     program = f"""
@@ -469,8 +468,8 @@ print("pages", *seen)
 # ------------------------------------------------------------------------------------------------- what is told
 
 
-def test_the_report_splits_the_time(predict: Callable, make_pair: Callable) -> None:
-    write_photographs(Path("photos"), make_pair, ["a.png", "b.png"])
+def test_the_report_splits_the_time(predict: Callable, write_photographs: Callable) -> None:
+    write_photographs(Path("photos"), ["a.png", "b.png"])
     finished = predict("photos")
     for words in ("2 of 2", "images/s", "reading", "network", "colours", "writing", "GB"):
         assert words in finished.out

@@ -19,17 +19,6 @@ import predict as predict_script
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_photographs(folder: Path, make_pair: Callable, names: list[str]) -> None:
-    for index, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(make_pair(40 + index, 50)[0]).save(path)
-
-
-def results(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
 # ------------------------------------------------------------------------------------------------- wrong use
 
 
@@ -51,18 +40,18 @@ def test_the_default_input_is_missed_in_one_line(refused: Callable[..., str]) ->
 
 
 def test_without_a_checkpoint_the_remedy_is_named(
-    refused: Callable[..., str], make_pair: Callable, tmp_path: Path
+    refused: Callable[..., str], write_photographs: Callable, tmp_path: Path
 ) -> None:
-    write_photographs(tmp_path / "photos", make_pair, ["a.png"])
+    write_photographs(tmp_path / "photos", ["a.png"])
     assert "--checkpoint" in refused(predict_script.main, tmp_path / "photos")
     assert "--checkpoint" in refused(export_inference.main)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "folder"])
 def test_an_unreadable_checkpoint(
-    refused: Callable[..., str], make_pair: Callable, write_pairs: Callable, tmp_path: Path, kind: str
+    refused: Callable[..., str], write_photographs: Callable, write_pairs: Callable, tmp_path: Path, kind: str
 ) -> None:
-    write_photographs(tmp_path / "photos", make_pair, ["a.png"])
+    write_photographs(tmp_path / "photos", ["a.png"])
     write_pairs(tmp_path / "data" / "test", {"a": (20, 30)})
     path = tmp_path / "model.pth"
     if kind == "folder":
@@ -77,9 +66,9 @@ def test_an_unreadable_checkpoint(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_one(
-    refused: Callable[..., str], make_pair: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path
+    refused: Callable[..., str], write_photographs: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path
 ) -> None:
-    write_photographs(tmp_path / "photos", make_pair, ["a.png"])
+    write_photographs(tmp_path / "photos", ["a.png"])
     write_pairs(tmp_path / "data" / "test", {"a": (20, 30)})
     common = ("--checkpoint", checkpoint, "--device", "cuda")
     assert "--device cuda" in refused(predict_script.main, tmp_path / "photos", *common)
@@ -119,9 +108,9 @@ def test_an_unreadable_picture_stops_eval(
 
 
 def test_results_that_cannot_be_written_are_refused_before_any_work(
-    refused: Callable[..., str], make_pair: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path
+    refused: Callable[..., str], write_photographs: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path
 ) -> None:
-    write_photographs(tmp_path / "photos", make_pair, ["a.png"])
+    write_photographs(tmp_path / "photos", ["a.png"])
     write_pairs(tmp_path / "data" / "test", {"a": (20, 30)})
     file = tmp_path / "file"
     file.touch()

@@ -26,10 +26,11 @@ from utils.foreground import (
     Colours,
     estimate_foreground,
     foreground_colours,
+    in_soft_band,
     recomposition_error,
     require_method,
 )
-from utils.images import read_alpha, read_rgb
+from utils.images import quantise, read_alpha, read_rgb
 from utils.inference import select_device
 from utils.names import index_images
 from utils.progress import progress
@@ -66,12 +67,12 @@ def pictures(config: ForegroundBenchmarkConfig) -> Iterator[Composite]:
     backgrounds = list(index_images(config.backgrounds, "--backgrounds").values())
     any_foregrounds, made = list(foregrounds.values()), 0
     for index, (name, path) in enumerate(alphas.items()):
-        alpha = np.rint(read_alpha(path) * 255).astype(np.uint8)
+        alpha = quantise(read_alpha(path))
         scale = config.long_side / max(alpha.shape)
         height, width = (max(1, round(side * scale)) for side in alpha.shape)
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         alpha = cv2.resize(alpha, (width, height), interpolation=how)
-        if not soft(alpha).any():
+        if not in_soft_band(alpha / np.float32(255)).any():
             continue
         # Half the folder apart, so that one folder may be both.
         behind = backgrounds[(index + len(backgrounds) // 2) % len(backgrounds)]
@@ -83,17 +84,12 @@ def pictures(config: ForegroundBenchmarkConfig) -> Iterator[Composite]:
             return
 
 
-def soft(alpha: np.ndarray) -> np.ndarray:
-    """Where an 8-bit alpha (H, W) lies in the soft band."""
-    alpha = alpha / np.float32(255)
-    return (alpha > SOFT_BAND[0]) & (alpha < SOFT_BAND[1])
-
-
 def measured(
     config: ForegroundBenchmarkConfig, truth: Composite, device: torch.device, *, warm_up: bool
 ) -> list[dict[str, str | float]]:
     """A row a method for one picture whose colours are known."""
-    alpha, counted = truth.alpha / np.float32(255), soft(truth.alpha)
+    alpha = truth.alpha / np.float32(255)
+    counted = in_soft_band(alpha)
     solvers: dict[str, Callable[[], Colours]] = {
         "pymatting": lambda: by_pymatting(truth.rgb, alpha),
         "multilevel": lambda: estimate_foreground(truth.rgb, alpha, method="multilevel"),
@@ -124,7 +120,7 @@ def by_pymatting(rgb: np.ndarray, alpha: np.ndarray) -> Colours:
     from pymatting import estimate_foreground_ml  # an extra that is here: see require_method
 
     solved = estimate_foreground_ml(rgb * np.float32(1 / 255), alpha, return_background=True)
-    return Colours(*(np.rint(np.clip(colour, 0, 1) * 255).astype(np.uint8) for colour in solved))
+    return Colours(*map(quantise, solved))
 
 
 if __name__ == "__main__":

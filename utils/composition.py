@@ -16,7 +16,6 @@ from PIL import Image
 from utils.compositing import Window, compose, covering_window, cut
 from utils.encoding import write_image
 from utils.errors import UserError
-from utils.files import write_atomically
 from utils.foreground import Method, estimate_foreground
 from utils.images import image_size, quantise, read_alpha, read_rgb
 from utils.inspection import alpha_doubts, read_header
@@ -239,7 +238,7 @@ def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe
         rng = seeded_rng(recipe.seed, "trimap", composite.name)
         write_image(paths["trimap"], random_trimap(alpha, rng, recipe.trimap_kernel_px))
         write_image(paths["gt"], levels)
-        _write(paths["im"], compose(rgb, cut(background, composite.window, subject.shape), alpha))
+        write_image(paths["im"], compose(rgb, cut(background, composite.window, subject.shape), alpha))
     return Made(subject.name, failed, doubts)
 
 
@@ -312,11 +311,3 @@ def _shrink_shown(rgb: np.ndarray, alpha: np.ndarray, share: np.ndarray) -> np.n
     weight = share[..., None]
     shown = shrink(rgb * alpha[..., None], share.shape) / np.maximum(weight, 1e-6)
     return np.where(weight > 0, np.rint(shown.clip(0, 255)), shrink(rgb, share.shape)).astype(np.uint8)
-
-
-def _write(path: Path, rgb: np.ndarray) -> None:
-    if path.suffix == ".png":
-        write_image(path, rgb)
-        return
-    picture = Image.fromarray(rgb)
-    write_atomically(path, lambda file: picture.save(file, format="JPEG", quality=95, subsampling=0))

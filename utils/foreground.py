@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.images import quantise
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +88,11 @@ def require_method(method: Method) -> None:
         _pymatting()
 
 
+def in_soft_band(alpha: np.ndarray) -> np.ndarray:
+    """Where an alpha in [0, 1] lies between SOFT_BAND's: bool, of its shape."""
+    return (alpha > SOFT_BAND[0]) & (alpha < SOFT_BAND[1])
+
+
 def recomposition_error(rgb: np.ndarray, alpha: np.ndarray, colours: Colours) -> float | None:
     """How far alpha * F + (1 - alpha) * B is from the picture: mean absolute difference over the soft band.
 
@@ -98,7 +104,7 @@ def recomposition_error(rgb: np.ndarray, alpha: np.ndarray, colours: Colours) ->
     Returns:
         Levels, 0 to 255; None if no alpha lies in the soft band.
     """
-    soft = (alpha > SOFT_BAND[0]) & (alpha < SOFT_BAND[1])
+    soft = in_soft_band(alpha)
     if not soft.any():
         return None
     weight = alpha[soft][:, None]
@@ -128,11 +134,7 @@ def _multilevel(rgb: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndar
     foreground, background = solve(
         rgb * np.float32(1 / 255), alpha, gradient_weight=_GRADIENT_WEIGHT, return_background=True
     )
-    return _eight_bits(foreground[:height, :width]), _eight_bits(background[:height, :width])
-
-
-def _eight_bits(colour: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(colour, 0, 1) * 255).astype(np.uint8)
+    return quantise(foreground[:height, :width]), quantise(background[:height, :width])
 
 
 # ------------------------------------------------------------------------------------------------ blur-fusion
@@ -146,6 +148,10 @@ def _blur_fusion(
 
     from utils.blur_fusion import blur_fusion
 
+    threads = torch.get_num_threads()
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # the processes are the parallelism
-    return blur_fusion(rgb, alpha, device or torch.device("cpu"), background=background)
+    try:
+        return blur_fusion(rgb, alpha, device or torch.device("cpu"), background=background)
+    finally:
+        torch.set_num_threads(threads)

@@ -360,9 +360,11 @@ def _decode(path: Path, image: Image.Image) -> np.ndarray:
     Returns:
         uint8, uint16 or float32 (H, W, C), upright; C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA.
     """
-    _require_whole(path, image)
     if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-        return _upright(_decode_jpeg(Path(path).read_bytes()), _orientation(path, image))
+        data = Path(path).read_bytes()
+        _require_whole_jpeg(data)
+        return _upright(_decode_jpeg(data), _orientation(path, image))
+    _require_whole(path, image)
     return _upright(_decode_with_pillow(path, image), _orientation(path, image))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from models import MattingOutput, Refiner, Routing, TSRMatte, TwoStages
 from utils.checkpoint import describe_error, load_checkpoint, load_weights
-from utils.distributed import Processes
 from utils.errors import UserError
 from utils.memory import keep_memory_of
 from utils.onnx_network import OnnxPhotograph, OnnxRefiner, load_onnx
 from utils.transforms import Preprocess, to_tensor
+
+if TYPE_CHECKING:
+    from utils.distributed import Processes
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 
@@ -139,7 +141,7 @@ def _description_of(path: Path) -> Iterator[None]:
 
 
 def load_together(
-    checkpoint: Path | None, runs: Path, world: Processes, precision: str, effort: Mapping[str, Any]
+    checkpoint: Path | None, runs: Path, world: "Processes", precision: str, effort: Mapping[str, Any]
 ) -> tuple[Predictor, Path]:
     """`load_model` and `with_effort` in every process; an error that all meet is told once.
 

@@ -12,7 +12,6 @@ weights, exported   floating-point type of the weights; commit, versions and dat
 limits              what it is not to be trusted with
 """
 
-import hashlib
 import json
 import math
 import re
@@ -24,6 +23,7 @@ from typing import Any
 
 from utils.checkpoint import DESCRIPTION, FORMAT, DamagedCheckpointError, describe_error, load_checkpoint
 from utils.errors import UserError, printable
+from utils.names import megabytes
 from utils.onnx_metadata import read_onnx_metadata
 from utils.origins import UNKNOWN, data_of, setting
 from utils.results import Result
@@ -143,12 +143,13 @@ def complete(
     return {**card, "data": data, "scores": all_scores, "weights": dtype, "exported": dict(exported), "limits": limits}
 
 
-def read_scores(path: Path, checkpoint: Path) -> list[dict[str, Any]]:
+def read_scores(path: Path, checkpoint: Path, digest: str) -> list[dict[str, Any]]:
     """The entries of a metrics.json of eval.py for a card: with their conditions, without anybody's folders.
 
     Args:
         path: The file.
         checkpoint: What it has to be the scores of.
+        digest: `utils.files.sha256_of_file` of that.
 
     Raises:
         UserError: It cannot be read, is no such file, or holds the scores of something else.
@@ -165,8 +166,6 @@ def read_scores(path: Path, checkpoint: Path) -> list[dict[str, Any]]:
                 raise ValueError(f"a number of {name} is not finite")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--scores {path}: not a metrics.json of eval.py ({describe_error(error)})") from error
-    with open(checkpoint, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digests != {digest}:
         raise UserError(f"--scores {path}: not of {checkpoint}, as the sha256 in it tells; score that one with eval.py")
     return entries
@@ -186,7 +185,7 @@ def describe(path: Path) -> str:
     Raises:
         UserError: There is no such file, or it is damaged, of an earlier version, or not one of ours.
     """
-    size = f"{path.stat().st_size / 1e6:.2f} MB" if path.is_file() else ""
+    size = megabytes(path) if path.is_file() else ""
     if path.suffix == ".onnx":
         described, kind = _read_onnx(path)
     else:

@@ -149,6 +149,11 @@ def shorten(names: Sequence[str], separator: str = ", ", *, most: int = _NAMED) 
     return separator.join(names[:most]) + (f"{separator}{rest} more" if rest > 0 else "")
 
 
+def megabytes(path: Path) -> str:
+    """The size of a file: "11.77 MB"."""
+    return f"{path.stat().st_size / 1e6:.2f} MB"
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: "1 pair", "2 pairs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from PIL import ImageColor
 from utils.compositing import compose
 from utils.encoding import write_image
 from utils.errors import UserError
-from utils.images import Photo, read_photo
+from utils.images import Photo, eight_bits, read_photo
 from utils.inference import Predictor
 from utils.memory import OutOfMemory, is_lack_of_memory
 from utils.prediction import Work
@@ -150,10 +150,7 @@ def explain(error: Exception, folder: Path, *, max_pixels: int) -> str | None:
 
 def _reduced(matte: Matte) -> Matte:
     photo, size = matte.photo, shrunk_size(matte.alpha.shape, _SCREEN_PX)
-    foreground = matte.foreground
-    if foreground.dtype == np.uint16:
-        foreground = cv2.convertScaleAbs(foreground, alpha=1 / 257)
-    rgb, foreground = shrink(photo.rgb, size), shrink(foreground, size)
+    rgb, foreground = shrink(photo.rgb, size), shrink(eight_bits(matte.foreground), size)
     return Matte(Photo(rgb, None, photo.icc_profile), shrink(matte.alpha, size), foreground)
 
 

@@ -19,11 +19,11 @@ from utils.encoding import Format
 from utils.errors import UserError
 from utils.foreground import SOFT_BAND
 from utils.images import MAX_PIXELS, Photo, quantise, read_rgb
+from utils.shrinking import shrink, shrunk_size
 from utils.trimaps import trimap_from_alpha
 
 GREEN = (0, 177, 64)  # of the screens in studios, sRGB
 WHITE = (255, 255, 255)
-KINDS = "alpha, cutout, foreground, green, white, color:#RRGGBB, blur, image:PATH, overlay, trimap"
 
 _BLURRED_SIDE_PX = 768  # longer side at which a background is put out of focus: finer detail does not survive it
 _BLUR_RADIUS = 0.015  # of the longer side
@@ -165,15 +165,14 @@ def _over_picture(picture: np.ndarray) -> Callable[[Matte], np.ndarray]:
 def _over_blurred(matte: Matte) -> np.ndarray:
     """Over its own background, out of focus; the subject itself takes no part in the blur and leaves no glow around."""
     rgb, shape = matte.photo.rgb, matte.alpha.shape
-    scale = min(1.0, _BLURRED_SIDE_PX / max(shape))
-    size = max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    seen = 1 - cv2.resize(matte.alpha, size, interpolation=cv2.INTER_AREA).reshape(size[::-1])
+    size = shrunk_size(shape, _BLURRED_SIDE_PX)
+    small = shrink(rgb, size).astype(np.float32)
+    seen = 1 - shrink(matte.alpha, size).reshape(size)
     seen += 1e-4  # so that there is a colour everywhere
     kernel = defocus_kernel(_BLUR_RADIUS * max(size))
     weighted = cv2.filter2D(small * seen[..., None], -1, kernel, borderType=cv2.BORDER_REPLICATE)
     weights = cv2.filter2D(seen, -1, kernel, borderType=cv2.BORDER_REPLICATE)
-    blurred = np.clip(weighted / np.maximum(weights, 1e-5)[..., None], 0, 255)
+    blurred = np.clip(weighted / weights[..., None], 0, 255)
     background = cv2.resize(blurred, shape[::-1], interpolation=cv2.INTER_LINEAR)
     return _over(np.rint(background).astype(np.uint8), matte)
 
@@ -196,3 +195,4 @@ _PLAIN = {
         Rendering("overlay", _overlay, has_foreground=False),
     )
 }
+KINDS = ", ".join([*_PLAIN, "color:#RRGGBB", "image:PATH"])

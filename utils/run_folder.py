@@ -31,7 +31,6 @@ from utils.checkpoint import DamagedCheckpointError, load_checkpoint, save_check
 from utils.errors import UserError
 from utils.files import (
     CannotWriteError,
-    FolderLock,
     add_name,
     remove_file,
     remove_stale,
@@ -39,6 +38,7 @@ from utils.files import (
     write_atomically,
     write_json,
 )
+from utils.folder_lock import FolderLock
 
 BEFORE_FIRST_CHECKPOINT = {".lock", "config.json", "problems.csv", "teacher.pth"}
 EPOCH_FILE = re.compile(r"epoch_(\d{3,})\.pth")

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from utils.shrinking import shrink, shrunk_size
+
 _GUIDE_PX = 480  # longest side at which pictures are compared
 _BOX_PX = 5  # noise of neighbours averages out; an edge that moves does not
 _STILL = 4.0  # levels in [0, 255]: a smaller change of a colour is noise, or the encoder's
@@ -44,17 +46,15 @@ class TemporalSmoother:
         """
         if self._strength == 0:
             return alpha
-        height, width = alpha.shape
-        scale = min(1.0, _GUIDE_PX / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        guide = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        size = shrunk_size(alpha.shape, _GUIDE_PX)
+        guide = shrink(rgb, size).astype(np.float32)
         if self._history is None or self._history.shape != alpha.shape:
             self._guide, self._history = guide, alpha
             return alpha
         difference = self._history - alpha
         change = np.maximum(
             _common(self._guide - guide).max(axis=2) / _STILL,
-            _common(cv2.resize(difference, size, interpolation=cv2.INTER_AREA)) / _STEADY,
+            _common(shrink(difference, size)) / _STEADY,
         )
         if np.mean(change > 1) > _CUT:
             self._guide, self._history = guide, alpha
@@ -62,7 +62,7 @@ class TemporalSmoother:
         change = cv2.dilate(change, np.ones((3, 3), np.uint8))
         weight = self._strength * np.clip(2 - change, 0, 1)  # all of it up to the bound, nothing from twice the bound
         self._guide = guide + weight[..., None] * (self._guide - guide)
-        weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
+        weight = cv2.resize(weight, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)
         smoothed = cv2.multiply(difference, weight, dst=difference)
         smoothed = cv2.add(smoothed, alpha, dst=smoothed)
         _, self._history = cv2.threshold(smoothed, _ZERO, 0, cv2.THRESH_TOZERO)
