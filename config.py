@@ -559,8 +559,9 @@ class ExportConfig:
         for path in self.output:
             if path.suffix not in {".pth", ".safetensors", ".onnx"}:
                 raise ValueError(f"--output {path}: the name must end in .pth, .safetensors or .onnx")
-            if path.name.endswith((".coarse.onnx", ".refiner.onnx")):
-                raise ValueError(f"--output {path}: such are the names of parts; give {path.stem.split('.')[0]}.onnx")
+            whole = path.name.removesuffix(".coarse.onnx").removesuffix(".refiner.onnx")
+            if whole != path.name:
+                raise ValueError(f"--output {path}: such are the names of parts; give {whole}.onnx")
         if self.checkpoint is not None and self.checkpoint.suffix == ".onnx":
             raise ValueError(f"--checkpoint {self.checkpoint} is an export: give the .pth it was made of")
 

@@ -11,24 +11,24 @@ kept, so an interrupted run can simply be started again. A file that cannot be r
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from config import RUNS, PredictConfig, parse_cli
+from utils.checkpoint import require_checkpoint
 from utils.costs import peak_gb
 from utils.distributed import Processes, processes
-from utils.encoding import write_image
 from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import is_full_disk, remove_stale, require_writable, sha256_of_file
-from utils.images import Photo, eight_bits, image_size
-from utils.inference import Predictor, load_together
+from utils.images import Photo, image_size
+from utils.inference import Predictor, load_together, newest_best
 from utils.jobs import Job, plan
 from utils.model_card import describe
-from utils.output_folder import go_on_with
+from utils.output_folder import SharedFolder
 from utils.parallel import cpu_cores, ordered_map
 from utils.prediction import Work
 from utils.progress import progress
@@ -60,13 +60,13 @@ def main() -> int:
         return 0
     with processes(os.environ, config.device) as world:
         renderings = world.each(lambda: choose_renderings(config))
-        pending = world.first(lambda: find_pending(config, list(renderings.values())))
-        if not pending:
+        pending = world.first(lambda: find_pending(config, renderings))
+        if not pending.jobs:
             return 0
-        predictor = load(config, world)
+        predictor = load(config, pending, world)
         work = Work(predictor, renderings, config.max_pixels)
         started = time.perf_counter()
-        outcomes = predict_all(config, work, world.share(pending), world)
+        outcomes = predict_all(config, work, world.share(pending.jobs), world)
         shares = world.gather((outcomes, work.stages.seconds, peak_gb(predictor.device)))
         outcomes = world.interleave([outcomes for outcomes, *_ in shares])
         if world.is_first:
@@ -85,38 +85,61 @@ def choose_renderings(config: PredictConfig) -> dict[str, Rendering]:
     return {rendering.label: rendering for rendering in chosen}
 
 
-def find_pending(config: PredictConfig, renderings: Sequence[Rendering]) -> list[Job]:
-    """The photographs and videos of which a result is not there yet; all of them with --overwrite."""
-    jobs, notes = plan(config.inputs, config.output, renderings, config.format)
+class Pending(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+        jobs: With the results that are not there yet, or all of them with --overwrite.
+        results: Their folder.
+        checkpoint: Of the network.
+    """
+
+    jobs: list[Job]
+    results: SharedFolder
+    checkpoint: Path
+
+
+def find_pending(config: PredictConfig, renderings: Mapping[str, Rendering]) -> Pending:
+    """What is there, and may stay there, and what is not."""
+    jobs, notes = plan(config.inputs, config.output, list(renderings.values()), config.format)
     for note in notes:
         print(f"note: {note}")
-    pending = [job for job in jobs if config.overwrite or job.missing]
+    targets = frozenset(path for job in jobs for path in job.targets.values())
+    checkpoint = config.checkpoint or newest_best(RUNS)
+    require_checkpoint(checkpoint)
+    results = SharedFolder(config.output, "--output", settings(config, checkpoint, renderings), targets)
+    results.check(overwrite=config.overwrite)
+    pending = jobs if config.overwrite else [job._replace(targets=job.missing) for job in jobs if job.missing]
     if len(pending) < len(jobs):
         print(
             f"{len(jobs) - len(pending)} of {len(jobs)} are already in {config.output} (--overwrite makes them again)"
         )
-    return pending
+    return Pending(pending, results, checkpoint)
 
 
-def load(config: PredictConfig, world: Processes) -> Predictor:
-    """The network, in every process, and the folder for its results."""
-    predictor, checkpoint = load_together(config.checkpoint, RUNS, world, config.precision, asdict(config.effort))
-    settings = {
+def settings(config: PredictConfig, checkpoint: Path, renderings: Mapping[str, Rendering]) -> dict[str, Any]:
+    """What results of one name can differ in."""
+    return {
         "checkpoint": f"{checkpoint.name} ({sha256_of_file(checkpoint)[:8]})",
         "precision": config.precision,
         "refine_budget": config.effort.refine_budget,
         "max_patches": config.effort.max_patches,
-        "alpha_bits": config.alpha_bits,
-        "temporal": config.temporal,
+        **({"alpha_bits": config.alpha_bits} if "alpha" in renderings else {}),
+        **{label: sha256_of_file(each.picture)[:8] for label, each in renderings.items() if each.picture},
     }
+
+
+def load(config: PredictConfig, pending: Pending, world: Processes) -> Predictor:
+    """The network, in every process, and the folder for its results."""
+    predictor, _ = load_together(pending.checkpoint, RUNS, world, config.precision, asdict(config.effort))
 
     def begin() -> None:
         require_writable(config.output, "--output")
-        go_on_with(config.output, "--output", settings, overwrite=config.overwrite)
+        pending.results.begin(overwrite=config.overwrite)
         remove_stale(config.output, recursive=True)
 
     world.first(begin)
-    world.print(f"checkpoint {checkpoint} on {predictor.device}, {config.precision}")
+    world.print(f"checkpoint {pending.checkpoint} on {predictor.device}, {config.precision}")
     return predictor
 
 
@@ -128,16 +151,17 @@ def predict_all(config: PredictConfig, work: Work, jobs: Sequence[Job], world: P
     photographs, videos = ([job for job in jobs if job.is_video == kind] for kind in (False, True))
     outcomes: dict[Path, Outcome] = {}
     options = {"desc": world.title("predict"), "unit": "img", "disable": not world.is_first or not photographs}
-    with closing(predict_photographs(config, work, photographs)) as found:
+    with closing(predict_photographs(work, photographs)) as found:
         bar = progress(found, total=len(photographs), **options)
         outcomes |= {job.source: outcome for job, outcome in zip(photographs, bar, strict=True)}
-    if find_ffmpeg() is None and any(path.suffix for job in videos for path in wanted(config, job).values()):
+    ffmpeg = find_ffmpeg() if videos else None
+    if ffmpeg is None and any(not work.renderings[label].has_alpha for job in videos for label in job.targets):
         world.print(f"note: {NO_FFMPEG}")
-    outcomes |= {job.source: predict_video(config, work, job, show=world.is_first) for job in videos}
+    outcomes |= {job.source: predict_video(config, work, job, ffmpeg, show=world.is_first) for job in videos}
     return [outcomes[job.source] for job in jobs]
 
 
-def predict_photographs(config: PredictConfig, work: Work, jobs: Sequence[Job]) -> Iterator[Outcome]:
+def predict_photographs(work: Work, jobs: Sequence[Job]) -> Iterator[Outcome]:
     """Writes the results of photographs; those that come are read, and those done written, beside the network."""
     cores = cpu_cores()
     bounds = {"ahead": 2 * cores, "most": AHEAD_PX}
@@ -149,7 +173,7 @@ def predict_photographs(config: PredictConfig, work: Work, jobs: Sequence[Job]) 
                 continue
             try:
                 alpha, note = work.find_alpha(photo.rgb)
-                matte = work.colour(photo, alpha, wanted(config, job))
+                matte = work.colour(photo, alpha, job.targets)
             except UserError as error:
                 yield job, None, Outcome(about(job, error))
             else:
@@ -160,20 +184,18 @@ def predict_photographs(config: PredictConfig, work: Work, jobs: Sequence[Job]) 
         if matte is None:
             return outcome
         try:
-            with work.stages.time("writing"):
-                for label, path in wanted(config, job).items():
-                    profile = None if work.renderings[label].is_matte else matte.photo.icc_profile
-                    drawn = work.draw(label, matte)
-                    drawn = drawn if config.format == "png" else eight_bits(drawn)
-                    write_image(path, drawn, icc_profile=profile)
+            work.write(matte, job.targets)
             return outcome
         except UserError as error:
             if is_full_disk(error):  # for the others, too
                 raise
             return Outcome(about(job, error))
 
-    with ThreadPoolExecutor(cores) as readers, ThreadPoolExecutor(cores) as writers:
-        photos = ordered_map(work.read, jobs, executor=readers, weigh=area, **bounds)
+    with (
+        ThreadPoolExecutor(cores) as readers,
+        ThreadPoolExecutor(cores) as writers,
+        closing(ordered_map(work.read, jobs, executor=readers, weigh=area, **bounds)) as photos,
+    ):
         yield from ordered_map(
             write,
             mattes(photos),
@@ -183,14 +205,8 @@ def predict_photographs(config: PredictConfig, work: Work, jobs: Sequence[Job]) 
         )
 
 
-def wanted(config: PredictConfig, job: Job) -> dict[str, Path]:
-    """The results of a job that are to be made."""
-    return job.targets if config.overwrite else job.missing
-
-
-def predict_video(config: PredictConfig, work: Work, job: Job, *, show: bool) -> Outcome:
+def predict_video(config: PredictConfig, work: Work, job: Job, ffmpeg: str | None, *, show: bool) -> Outcome:
     """Writes the results of a video, frame by frame: all of them, when the last frame is done, or none."""
-    targets = wanted(config, job)
     smoother, notes = TemporalSmoother(config.temporal), set()
 
     def mattes(video: Video) -> Iterator[tuple[Matte, int]]:
@@ -199,22 +215,22 @@ def predict_video(config: PredictConfig, work: Work, job: Job, *, show: bool) ->
             alpha, note = work.find_alpha(frame.rgb)
             notes.add(note)
             alpha = smoother.smooth(frame.rgb, alpha)
-            yield work.colour(Photo(frame.rgb, None, None), alpha, targets), frame.repeats
+            yield work.colour(Photo(frame.rgb, None, None), alpha, job.targets), frame.repeats
 
     try:
         video = open_video(job.source, max_pixels=config.max_pixels)
         with ExitStack() as stack:
-            paths = stack.enter_context(appear_together(list(targets.values())))
+            paths = stack.enter_context(appear_together(list(job.targets.values())))
             writers = {
-                label: stack.enter_context(open_writer(path, video, work.renderings[label]))
-                for label, path in zip(targets, paths, strict=True)
+                label: stack.enter_context(open_writer(path, video, work.renderings[label], ffmpeg))
+                for label, path in zip(job.targets, paths, strict=True)
             }
 
             def write(found: tuple[Matte, int]) -> None:
                 matte, repeats = found
                 with work.stages.time("writing"):
                     for label, writer in writers.items():
-                        writer(eight_bits(work.draw(label, matte)), repeats)  # of an alpha of 16, too
+                        writer(work.draw(label, matte), repeats)
 
             thread = stack.enter_context(ThreadPoolExecutor(1))  # frames come one after the other
             for _ in ordered_map(write, mattes(video), executor=thread, ahead=FRAMES_AHEAD):
@@ -240,12 +256,10 @@ def about(job: Job, error: UserError) -> str:
     return str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
 
 
-def open_writer(path: Path, video: Video, rendering: Rendering) -> AbstractContextManager[Write]:
+def open_writer(path: Path, video: Video, rendering: Rendering, ffmpeg: str | None) -> AbstractContextManager[Write]:
     """What takes the frames of a rendering: a video, or, with an alpha channel, a folder of frames."""
     return (
-        write_frames(path)
-        if rendering.has_alpha
-        else write_video(path, video, grey=rendering.is_matte, ffmpeg=find_ffmpeg())
+        write_frames(path) if rendering.has_alpha else write_video(path, video, grey=rendering.is_matte, ffmpeg=ffmpeg)
     )
 
 

@@ -287,6 +287,9 @@ def test_a_pil_image_is_predicted_as_a_viewer_shows_it(predictor: Predictor, mak
     expected = predict_alpha(predictor, rgb)
     assert np.array_equal(predict_alpha(predictor, Image.fromarray(rgb)), expected)
     assert np.array_equal(predict_alpha(predictor, Image.fromarray(rgb).convert("RGBA")), expected)
+    for mode in ("I", "I;16", "F"):  # Pillow clips those
+        with pytest.raises(UserError, match=f"mode {mode} has more than 8 bits"):
+            predict_alpha(predictor, Image.new(mode, (8, 8)))
     lying = Image.fromarray(np.ascontiguousarray(np.rot90(rgb)))
     lying.getexif()[0x0112] = 6
     assert np.array_equal(predict_alpha(predictor, lying), expected)

@@ -74,13 +74,14 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
     }
 
 
-def test_videos_have_videos_or_folders_of_frames(tmp_path: Path) -> None:
-    film = fill(tmp_path, "film.MOV") / "film.MOV"
+@pytest.mark.parametrize("name", ["film", "film.v2"])
+def test_videos_have_videos_or_folders_of_frames(tmp_path: Path, name: str) -> None:
+    film = fill(tmp_path, f"{name}.MOV") / f"{name}.MOV"
     (job,) = planned(film, output=tmp_path / "out", format="webp").jobs
     assert job.is_video
-    assert [path.name for path in job.targets.values()] == ["film_alpha.mp4", "film_cutout"]
+    assert [path.name for path in job.targets.values()] == [f"{name}_alpha.mp4", f"{name}_cutout"]
     assert job.missing == job.targets
-    (tmp_path / "out" / "film_cutout").mkdir(parents=True)
+    (tmp_path / "out" / f"{name}_cutout").mkdir(parents=True)
     assert list(job.missing) == ["alpha"]
 
 

@@ -150,7 +150,7 @@ def write(path: Path, state: dict[str, Any]) -> Path:
         save_checkpoint(path, state)
         return path
     described = {"format": FORMAT, **{key: value for key, value in state.items() if key != "model"}}
-    properties = {"part": "whole image", "tsr_matte": json.dumps(described)}
+    properties = {"format": FORMAT, "part": "whole image", "crc32": "0", "tsr_matte": json.dumps(described)}
     path.write_bytes(field(7, bytes(300)) + b"".join(field(14, pair(*each)) for each in properties.items()))
     return path
 
@@ -237,6 +237,14 @@ def test_anybodys_card_prints_safely(
             text = describe(write(tmp_path / f"m{suffix}", {**small, **changed}))
             assert all(line.isprintable() for line in text.split("\n")), (place, value)
             assert len(text) < 50 * LONGEST, (place, len(text))
+
+
+def test_what_is_cut_off_shows_it(tmp_path: Path, state: dict[str, Any]) -> None:
+    state["card"]["preset"] = "x" * (LONGEST + 1)
+    state["network"] = {str(number): number for number in range(50)}
+    text = describe(write(tmp_path / "m.pth", state))
+    shown = "".join(line.strip() for line in text.splitlines())
+    assert f"{'x' * LONGEST}..." in shown and "39 39, ..." in text.replace("\n" + " " * 18, " ") and "40 40" not in text
 
 
 def test_a_description_of_more_than_json_types_is_refused(tmp_path: Path, state: dict[str, Any]) -> None:

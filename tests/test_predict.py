@@ -17,6 +17,8 @@ from PIL import Image
 
 import predict as predict_script
 import utils.prediction as prediction
+import utils.renderings as renderings
+from utils.checkpoint import save_checkpoint
 from utils.encoding import write_image
 from utils.files import CannotWriteError
 from utils.images import read_alpha, read_photo, read_rgb
@@ -335,7 +337,7 @@ def test_strange_photographs(predict: Callable, make_pair: Callable, write_photo
 
 
 def test_results_of_another_model_are_never_mixed_in(
-    run: Callable, checkpoint: Path, write_photographs: Callable, tmp_path: Path
+    run: Callable, checkpoint: Path, write_photographs: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photographs(Path("photos"), ["a.png", "b.png"])
     common = ("--output", "out", "--save", "alpha")
@@ -347,8 +349,37 @@ def test_results_of_another_model_are_never_mixed_in(
         finished = run(predict_script.main, "photos", *common, *other)
         assert finished.status == 2 and "--overwrite" in finished.err and "instead of" in finished.err
         assert results(Path("out")) == ["a_alpha.png"]
-    finished = run(predict_script.main, "photos", *common, "--checkpoint", tmp_path / "best.pth", "--overwrite")
+    other = ("--checkpoint", tmp_path / "best.pth")
+    assert run(predict_script.main, "photos/a.png", *common, *other).status == 2, "though nothing is left to do"
+    # With --overwrite nothing of the first may stay, however early it ends.
+    finished = run(predict_script.main, "photos/b.png", *common, *other, "--overwrite")
+    assert finished.status == 2 and "1 result made with checkpoint best.pth" in finished.err
+    assert results(Path("out")) == ["a_alpha.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_script, "predict_all", lambda *_: sys.exit(7))
+        assert run(predict_script.main, "photos", *common, *other, "--overwrite").status == 7
+    assert results(Path("out")) == []
+    finished = run(predict_script.main, "photos", *common, *other)
     assert finished.status == 0 and results(Path("out")) == ["a_alpha.png", "b_alpha.png"]
+    Path("out/a_alpha.png").unlink()
+    Path("out/b_alpha.png").unlink()
+    Path("out/mine.png").touch()
+    assert run(predict_script.main, "photos", *common, "--checkpoint", checkpoint).status == 0, "of no results at all"
+
+
+def test_what_other_kinds_do_not_know_sets_no_bounds(
+    predict: Callable, write_photographs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(Path("photos"), ["a.png"])
+    write_photographs(Path("first"), ["sea.jpg"])
+    write_photographs(Path("other"), ["lake.jpg", "sea.jpg"])
+    assert predict("photos", "--save", "green").status == 0
+    assert predict("photos", "--save", "alpha", "image:first/sea.jpg", "--alpha-bits", 16).status == 0
+    assert predict("photos", "--save", "green", "white").status == 0
+    assert predict("photos", "--save", "image:first/sea.jpg").status == 0
+    for given, name in ((("alpha",), "alpha_bits 16 instead of 8"), (("image:other/sea.jpg",), "image-sea")):
+        finished = predict("photos", "--save", *given)
+        assert finished.status == 2 and name in finished.err, finished.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -387,7 +418,7 @@ def test_a_full_disk_ends_it_at_once(
         os_error = OSError(28, "No space left on device")
         raise CannotWriteError(f"{path}: cannot be written (No space left on device)") from os_error
 
-    monkeypatch.setattr(predict_script, "write_image", full)
+    monkeypatch.setattr(renderings, "write_image", full)
     finished = predict("photos")
     assert finished.status == 2 and "No space left" in finished.err.splitlines()[-1]
     assert len(written) < 9
@@ -420,6 +451,24 @@ def test_where_memory_runs_out_less_is_refined_at_a_time(
     for name in ("a", "b"):
         path = Path(f"out/{name}_alpha.png")
         assert path.read_bytes() == expected[path]
+
+
+def test_without_patches_memory_is_tried_once(
+    run: Callable, tmp_path: Path, checkpoint_state: dict, write_photographs: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(Path("photos"), ["a.png"])
+    weights = {name: each for name, each in checkpoint_state["model"].items() if not name.startswith("refiner.")}
+    network = {**checkpoint_state["network"], "refiner": False}
+    save_checkpoint(tmp_path / "coarse.pth", {**checkpoint_state, "network": network, "model": weights})
+    calls = []
+
+    def short_of_memory(*_: Any) -> None:
+        calls.append(None)
+        raise MemoryError
+
+    monkeypatch.setattr(prediction, "predict_alpha", short_of_memory)
+    finished = run(predict_script.main, "photos", "--checkpoint", tmp_path / "coarse.pth", "--output", "out")
+    assert finished.status == 1 and "a.png" in finished.err and len(calls) == 1
 
 
 def test_other_errors_are_no_lack_of_memory(

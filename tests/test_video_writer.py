@@ -307,6 +307,9 @@ def test_opencv_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def __init__(self, path: str, *_: object):
             Path(path).write_bytes(b"\0\0\0\x08ftyp")
 
+        def isOpened(self) -> bool:
+            return True
+
         def write(self, frame: np.ndarray) -> None:
             pass
 
@@ -319,6 +322,21 @@ def test_opencv_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_video(tmp_path / "a.mp4", describe(tmp_path), grey=False, ffmpeg=None) as write,
     ):
         write(np.zeros((64, 96, 3), np.uint8))
+
+
+def test_opencv_without_the_codec_is_told_before_the_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(cv2.VideoWriter):
+        def isOpened(self) -> bool:
+            return False
+
+    monkeypatch.setattr(cv2, "VideoWriter", Closed)
+    with (
+        pytest.raises(CannotWriteError, match=r"^a\.mp4: OpenCV cannot write it"),
+        write_video(tmp_path / "a.mp4", describe(tmp_path), grey=False, ffmpeg=None),
+    ):
+        pytest.fail("frames were asked for")
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -70,8 +70,7 @@ def load_checkpoint(path: Path, flag: str = "--checkpoint") -> dict[str, Any]:
         DamagedCheckpointError: It is damaged, or no file of this kind.
         UserError: There is no such file, or it holds code, is of an earlier version, or is not one of ours.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; give {flag} a file that train.py wrote")
+    require_checkpoint(path, flag)
     try:
         state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_zip(path)
     except pickle.UnpicklingError as error:
@@ -86,6 +85,16 @@ def load_checkpoint(path: Path, flag: str = "--checkpoint") -> dict[str, Any]:
     if not isinstance(weights, dict) or version != FORMAT:
         raise UserError(f"{path}: not a checkpoint of TSR-Matte ({FORMAT}); give {flag} a file that train.py wrote")
     return state
+
+
+def require_checkpoint(path: Path, flag: str = "--checkpoint") -> None:
+    """Makes sure that there is a file.
+
+    Raises:
+        UserError: There is none; the message names the flag that gave it.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; give {flag} a file that train.py or export_inference.py wrote")
 
 
 def _read_zip(path: Path) -> Any:

@@ -269,13 +269,19 @@ def predict_alpha(predictor: Predictor, image: np.ndarray | Image.Image) -> np.n
 
     Args:
         predictor: From `load_model`.
-        image: uint8 (H, W, 3), or a PIL image of any mode, which is turned upright as its EXIF orientation says.
+        image: uint8 (H, W, 3), or a PIL image with 8 bits a channel, which is turned upright as its EXIF orientation
+            says.
 
     Returns:
         float32 (H, W) in [0, 1].
+
+    Raises:
+        UserError: The PIL image has more bits.
     """
     rgb = image
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):  # Pillow would clip it
+            raise UserError(f"a PIL image of mode {image.mode} has more than 8 bits a channel; give uint8 (H, W, 3)")
         rgb = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     if isinstance(predictor.network, OnnxPhotograph):
         return predictor.network.alpha(rgb)

@@ -14,6 +14,9 @@ from utils.names import counted, shorten
 from utils.renderings import Rendering
 from utils.video import VIDEO_EXTENSIONS
 
+_VIDEO = ".mp4"  # of results
+_OF_FILES = {*SUFFIXES.values(), _VIDEO}  # what else there is are folders of frames
+
 
 class Job(NamedTuple):
     """One photograph or video and where its results go.
@@ -50,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def _is_there(path: Path) -> bool:
-    return os.path.isfile(path) or (not path.suffix and os.path.isdir(path))
+    return os.path.isfile(path) if path.suffix in _OF_FILES else os.path.isdir(path)
 
 
 def is_video(path: Path) -> bool:
@@ -98,11 +101,13 @@ def _below(folder: Path, output: Path, notes: list[str]) -> dict[Path, Path]:
     """The photographs of a folder, by their paths below it; notes what else might have been meant."""
     if _real(folder).is_relative_to(_real(output)):
         raise UserError(f"--output {output} is or holds the input folder {folder}; choose another one")
-    found = _without(output, list_images(folder, recursive=True))
-    left_out = [
-        (_without(output, list_images(folder, recursive=True, extensions=VIDEO_EXTENSIONS)), "video", "name it"),
-        (list_images(folder, recursive=True, extensions=OTHER_EXTENSIONS), "file", "of a type that is not read"),
-    ]
+    known = (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS, *OTHER_EXTENSIONS)
+    there = _without(output, list_images(folder, recursive=True, extensions=known))
+    found, videos, others = (
+        [path for path in there if path.suffix.lower() in kinds]
+        for kinds in (IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, OTHER_EXTENSIONS)
+    )
+    left_out = [(videos, "video", "name it"), (others, "file", "of a type that is not read")]
     left_out = [
         f"{folder}: {counted(len(paths), noun)} left out ({shorten([path.name for path in paths])}), {why}"
         for paths, noun, why in left_out
@@ -161,7 +166,7 @@ def _name_targets(
         for rendering in renderings:
             suffix = SUFFIXES[format]
             if is_video(source):  # the formats that players know have no alpha channel
-                suffix = "" if rendering.has_alpha else ".mp4"
+                suffix = "" if rendering.has_alpha else _VIDEO
             target = output / stem.with_name(f"{stem.name}_{rendering.label}{suffix}")
             if (other := taken.setdefault(os.path.normcase(target), source)) != source:
                 raise UserError(f"{source} and {other} would have the same result; predict them into different folders")

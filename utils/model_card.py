@@ -24,7 +24,7 @@ from typing import Any
 from utils.checkpoint import DESCRIPTION, FORMAT, DamagedCheckpointError, describe_error, load_checkpoint
 from utils.errors import UserError, printable
 from utils.names import megabytes
-from utils.onnx_metadata import read_onnx_metadata
+from utils.onnx_metadata import read_our_metadata
 from utils.origins import UNKNOWN, data_of, setting
 from utils.results import Result
 from utils.scoring import Scores
@@ -223,13 +223,11 @@ def describe(path: Path) -> str:
 
 def _read_onnx(path: Path) -> tuple[dict[str, Any], str]:
     """The description in an ONNX file, and which part of the network it is."""
-    metadata = read_onnx_metadata(path, "--info")
+    metadata = read_our_metadata(path, "--info")
     try:
-        state = json.loads(metadata.get("tsr_matte", "{}"))
-    except (ValueError, RecursionError) as error:
+        state = dict(json.loads(metadata["tsr_matte"]))
+    except (ValueError, TypeError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: its description is damaged ({describe_error(error)})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path}: not an ONNX file of TSR-Matte ({FORMAT}); give one that export_inference.py wrote")
     card = state.get("card")
     return state | {
         "card": card if isinstance(card, dict) else {}
@@ -262,12 +260,16 @@ def _score_line(entry: Any) -> str:
 def _inline(value: Any) -> str:
     """A flat dict or list on one line."""
     if isinstance(value, dict) and value:
-        return ", ".join(f"{_text(key)} {_inline_list(each)}" for key, each in list(value.items())[:MOST])
+        return _joined([f"{_text(key)} {_inline_list(each)}" for key, each in islice(value.items(), MOST + 1)])
     return _inline_list(value)
 
 
 def _inline_list(value: Any) -> str:
-    return f"({', '.join(map(_text, value[:MOST]))})" if isinstance(value, list) and value else _text(value)
+    return f"({_joined(list(map(_text, value[: MOST + 1])))})" if isinstance(value, list) and value else _text(value)
+
+
+def _joined(texts: list[str]) -> str:
+    return ", ".join(texts if len(texts) <= MOST else [*texts[:MOST], "..."])
 
 
 def _text(value: Any) -> str:
@@ -278,5 +280,5 @@ def _text(value: Any) -> str:
         return "..."
     if isinstance(value, float) or type(value) is int:
         return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if abs(value) > 9999 else str(value)
-    line = printable(str(value)[:LONGEST])
+    line = printable(str(value)[: LONGEST + 1])
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

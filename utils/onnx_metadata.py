@@ -9,11 +9,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.checkpoint import DamagedCheckpointError, describe_error
+from utils.checkpoint import EARLIER_FORMATS, FORMAT, DamagedCheckpointError, describe_error, require_checkpoint
 from utils.errors import UserError
 
 METADATA_PROPS, KEY, VALUE = 14, 1, 2
 INTEGER, BYTES, FIXED = 0, 2, {1: 8, 5: 4}  # types of a field; those of a fixed size, in bytes
+
+
+def read_our_metadata(path: Path, flag: str = "--checkpoint") -> dict[str, str]:
+    """The metadata of an ONNX file that export_inference.py of this version wrote.
+
+    Args:
+        path: The file.
+        flag: What gave it, for the message.
+
+    Raises:
+        DamagedCheckpointError: It is cut short, or no ONNX file.
+        UserError: There is no such file, or it is of an earlier version or not one of ours.
+    """
+    metadata = read_onnx_metadata(path, flag)
+    version = metadata.get("format")
+    if version in EARLIER_FORMATS:
+        raise UserError(f"{path}: of an earlier version ({version}, this is {FORMAT}); export it again")
+    if version != FORMAT or not {"crc32", "tsr_matte"} <= metadata.keys():
+        raise UserError(f"{path}: not an ONNX file of TSR-Matte ({FORMAT}); give one that export_inference.py wrote")
+    return metadata
 
 
 def read_onnx_metadata(path: Path, flag: str = "--checkpoint") -> dict[str, str]:
@@ -27,8 +47,7 @@ def read_onnx_metadata(path: Path, flag: str = "--checkpoint") -> dict[str, str]
         DamagedCheckpointError: It is cut short, or no ONNX file.
         UserError: There is no such file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give {flag} an .onnx that export_inference.py wrote")
+    require_checkpoint(path, flag)
     found = {}
     try:
         with open(path, "rb") as file:

@@ -13,9 +13,9 @@ from torch import Tensor
 from models import TwoStages
 from models.refiner import RefinerShape
 from models.student import STRIDE
-from utils.checkpoint import EARLIER_FORMATS, FORMAT, DamagedCheckpointError, describe_error
+from utils.checkpoint import DamagedCheckpointError, describe_error
 from utils.errors import UserError
-from utils.onnx_metadata import read_onnx_metadata
+from utils.onnx_metadata import read_our_metadata
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -208,12 +208,7 @@ def _crc32(metadata: Mapping[str, str], crc: int) -> int:
 
 def _read(path: Path) -> dict[str, str]:
     """The metadata of a file of ours, whole and of this version."""
-    metadata = read_onnx_metadata(path)
-    version = metadata.get("format")
-    if version in EARLIER_FORMATS:
-        raise UserError(f"{path}: of an earlier version ({version}, this is {FORMAT}); export it again")
-    if version != FORMAT or "crc32" not in metadata:
-        raise UserError(f"{path}: not an ONNX file of TSR-Matte ({FORMAT}); give one that export_inference.py wrote")
+    metadata = read_our_metadata(path)
     crc, stated = 0, metadata.pop("crc32")
     with open(path, "rb") as file:
         left = int(metadata["graph_bytes"])

@@ -1,10 +1,11 @@
-"""A folder of results, a file for each input, that is continued with the settings it was begun with.
+"""Folders of results that are continued with the settings they were begun with.
 
 The settings stand in a hidden file of the folder from the start, so that an interrupted run is continued by the same
 command, and never by another one: that would mix two sets.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from utils.errors import UserError
 from utils.files import remove_file, write_atomically
 from utils.images import list_images
-from utils.names import shorten
+from utils.names import RESULT, counted, shorten
 
 SETTINGS = ".settings.json"
 
@@ -62,28 +63,58 @@ class OutputFolder(NamedTuple):
         _write(self.path, self.settings)
 
 
-def go_on_with(folder: Path, flag: str, settings: dict[str, Any], *, overwrite: bool) -> None:
-    """Writes down the settings of a folder that results of all kinds of inputs gather in.
+class SharedFolder(NamedTuple):
+    """A folder where results of many inputs and kinds gather, beside files of others.
 
-    Args:
-        folder: It need not exist.
+    Attributes:
+        path: Of the folder.
         flag: What gave it, for the messages.
-        settings: What decides the results besides the inputs, in JSON's types.
-        overwrite: Whatever was made with other settings is made again.
-
-    Raises:
-        UserError: What is there was made with other settings, or these are damaged.
-        CannotWriteError: The folder cannot be written.
+        settings: What decides the results besides the inputs, in JSON's types; those that the folder has not met yet
+            are added to its own.
+        targets: The results of some inputs: files, or folders of frames.
     """
-    made = _read(folder)
-    if made == settings:
-        return
-    if made is not None and not overwrite:
-        raise UserError(
-            f"{flag} {folder} holds results of {differences(made, settings)}; choose another folder, or make all "
-            f"again with --overwrite"
-        )
-    _write(folder, settings)
+
+    path: Path
+    flag: str
+    settings: dict[str, Any]
+    targets: frozenset[Path]
+
+    def check(self, *, overwrite: bool) -> None:
+        """Makes sure that no results of other settings are there or, with `overwrite`, would stay; nothing is changed.
+
+        Raises:
+            UserError: There are some, or the settings are damaged.
+        """
+        changed = self._changed()
+        there = [path for path in _results(self.path) if path not in self.targets or not overwrite] if changed else []
+        if there:
+            named = shorten([path.relative_to(self.path).as_posix() for path in there])
+            message = f"{self.flag} {self.path} holds {counted(len(there), 'result')} made with {changed} ({named})"
+            remedy = ", or make all again with --overwrite" if self.targets.issuperset(there) else ""
+            raise UserError(f"{message}; choose another folder{remedy}")
+
+    def begin(self, *, overwrite: bool) -> None:
+        """Removes, with `overwrite`, the results that were made with other settings, and writes down these.
+
+        Raises:
+            CannotWriteError: The folder cannot be written.
+        """
+        for path in self.targets if overwrite and self._changed() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                remove_file(path)
+        _write(self.path, {**(_read(self.path) or {}), **self.settings})
+
+    def _changed(self) -> str:
+        """How its settings differ from those that it was used with before, in words."""
+        made = _read(self.path) or {}
+        return differences(made, {**made, **{key: value for key, value in self.settings.items() if key in made}})
+
+
+def _results(folder: Path) -> list[Path]:
+    """What is called like a result of predict.py: files and folders of frames, at any depth."""
+    return sorted(path for path in folder.rglob("*") if RESULT.fullmatch(path.name if path.is_dir() else path.stem))
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

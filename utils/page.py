@@ -100,8 +100,7 @@ def write_for_screen(picture: np.ndarray, subject: Subject, folder: Path) -> Pat
 def write_result(subject: Subject, rendering: Rendering, folder: Path) -> Path:
     """Writes a PNG at the photograph's size, NAME_cutout.png say, into a new folder in `folder`."""
     path = _new(folder, f"{subject.name}_{rendering.label}.png")
-    profile = None if rendering.is_matte else subject.matte.photo.icc_profile
-    write_image(path, rendering.draw(subject.matte), icc_profile=profile)
+    rendering.write(path, subject.matte)
     return path
 
 

@@ -1,13 +1,14 @@
 """What every photograph and every frame of a video goes through, from its file to its renderings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
 from utils.foreground import foreground_colours
-from utils.images import Photo, read_photo
+from utils.images import Photo, eight_bits, read_photo
 from utils.inference import Predictor, predict_alpha
 from utils.jobs import Job
 from utils.memory import OutOfMemory, free_cached, lack_of_memory_told
@@ -49,14 +50,16 @@ class Work:
             UserError: The memory does not suffice for a single patch either.
         """
         routing = self.predictor.routing
-        for batch_px in (routing.batch_px, max(1, routing.batch_px // 8), 1):
+        fewer = () if self.predictor.network.refiner is None else (max(1, routing.batch_px // 8), 1)
+        for batch_px in (routing.batch_px, *fewer):
             predictor = replace(self.predictor, routing=replace(routing, batch_px=batch_px))
             try:
                 with self.stages.time("network"), lack_of_memory_told():
                     note = None if batch_px == routing.batch_px else "memory ran out, done with fewer patches at a time"
                     return predict_alpha(predictor, rgb), note
             except OutOfMemory:
-                free_cached(predictor.device)
+                pass  # the exception holds what was computed: that is free only after this
+            free_cached(predictor.device)
         raise OutOfMemory
 
     def colour(self, photo: Photo, alpha: np.ndarray, labels: Iterable[str]) -> Matte:
@@ -68,6 +71,12 @@ class Work:
             return Matte(photo, alpha, foreground_colours(colours, alpha, self.predictor.device))
 
     def draw(self, label: str, matte: Matte) -> np.ndarray:
-        """Makes a rendering."""
+        """Makes a rendering of a frame: uint8, also of an alpha with 16 bits."""
         with lack_of_memory_told():
-            return self.renderings[label].draw(matte)
+            return eight_bits(self.renderings[label].draw(matte))
+
+    def write(self, matte: Matte, targets: Mapping[str, Path]) -> None:
+        """Makes renderings of a photograph and writes them."""
+        with self.stages.time("writing"), lack_of_memory_told():
+            for label, path in targets.items():
+                self.renderings[label].write(path, matte)

@@ -15,10 +15,10 @@ import numpy as np
 from utils.augment import defocus_kernel
 from utils.compositing import compose, cover
 from utils.contact_sheet import matte_overlay
-from utils.encoding import Format
+from utils.encoding import Format, write_image
 from utils.errors import UserError
 from utils.foreground import SOFT_BAND
-from utils.images import MAX_PIXELS, Photo, quantise, read_rgb
+from utils.images import MAX_PIXELS, Photo, eight_bits, quantise, read_rgb
 from utils.shrinking import shrink, shrunk_size
 from utils.trimaps import trimap_from_alpha
 
@@ -54,6 +54,7 @@ class Rendering(NamedTuple):
         is_matte: A plane of values, which no lossy format should hold.
         has_alpha: An RGBA picture.
         has_foreground: Drawn with the colours of the subject.
+        picture: The file of the background, if it is a picture's.
     """
 
     label: str
@@ -61,6 +62,17 @@ class Rendering(NamedTuple):
     is_matte: bool = False
     has_alpha: bool = False
     has_foreground: bool = True
+    picture: Path | None = None
+
+    def write(self, path: Path, matte: Matte) -> None:
+        """Makes it and writes it into a file whose suffix says the format.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        drawn = self.draw(matte)
+        profile = None if self.is_matte else matte.photo.icc_profile
+        write_image(path, drawn if path.suffix == ".png" else eight_bits(drawn), icc_profile=profile)
 
 
 def parse_renderings(
@@ -78,16 +90,13 @@ def parse_renderings(
         UserError: There is no such kind, the format cannot hold one, or a background cannot be read.
     """
     renderings: dict[str, Rendering] = {}
-    pictures: dict[str, Path] = {}
     for text in texts:
         rendering = _parse(text, alpha_bits, max_pixels)
         if format == "jpeg" and (rendering.is_matte or rendering.has_alpha):
             held = "mattes lose their edges in it" if rendering.is_matte else "it has no alpha channel"
             raise UserError(f"--save {text} --format jpeg: {held}; save {text} as png or webp, by a run of its own")
-        picture = Path(os.path.realpath(text.removeprefix("image:")))
-        if pictures.setdefault(rendering.label, picture) != picture and text.startswith("image:"):
+        if renderings.setdefault(rendering.label, rendering).picture != rendering.picture:
             raise UserError(f"--save {text}: another picture has that name; save it into another --output")
-        renderings[rendering.label] = rendering
     if format == "webp" and alpha_bits == 16 and "alpha" in renderings:
         raise UserError("--alpha-bits 16 --format webp: WebP has 8 bits; use --format png")
     return list(renderings.values())
@@ -101,7 +110,9 @@ def _parse(text: str, alpha_bits: int, max_pixels: int) -> Rendering:
         digits = value.removeprefix("#").lower()
         return Rendering(f"color-{digits}", _over_colour(tuple(bytes.fromhex(digits))))
     if kind == "image" and value:
-        return Rendering(f"image-{Path(value).stem}", _over_picture(read_rgb(Path(value), max_pixels=max_pixels)))
+        path = Path(os.path.realpath(value))
+        draw = _over_picture(read_rgb(Path(value), max_pixels=max_pixels))
+        return Rendering(f"image-{Path(value).stem}", draw, picture=path)
     hint = {"color": ", six hexadecimal digits, in quotes", "image": ", a file"}.get(kind, "")
     raise UserError(f"--save {text}: unknown; choose from {KINDS}{hint}")
 

@@ -123,6 +123,9 @@ def _ffmpeg(
 def _opencv(path: Path, video: Video, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
     """An encoder of frames of `size`, (width, height), that every installation has."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), float(video.fps), size)
+    failure = CannotWriteError(f"{path.name}: OpenCV cannot write it; free space, choose another folder or get ffmpeg")
+    if not writer.isOpened():
+        raise failure
     written = 0
 
     def encode(pixels: np.ndarray) -> None:
@@ -136,9 +139,10 @@ def _opencv(path: Path, video: Video, size: tuple[int, int]) -> Iterator[Callabl
         writer.release()
     # It does not tell of a full disk, but then the index, which comes last, is missing.
     result = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if round(result.get(cv2.CAP_PROP_FRAME_COUNT)) != written:
-        raise CannotWriteError(f"{path.name}: OpenCV cannot write it; free space, choose another folder or get ffmpeg")
+    frames = round(result.get(cv2.CAP_PROP_FRAME_COUNT))
     result.release()
+    if frames != written:
+        raise failure
 
 
 def _command(path: Path, video: Video, size: tuple[int, int], grey: bool, ffmpeg: str) -> list[str]:
