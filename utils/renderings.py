@@ -141,8 +141,9 @@ def _trimap(matte: Matte) -> np.ndarray:
 def _cutout(matte: Matte) -> np.ndarray:
     """RGBA, not premultiplied. Colours under alpha 0 are never seen; zeroed, they compress, and nothing leaks out."""
     level = quantise(matte.alpha, bits=8 * matte.foreground.itemsize)
-    visible = cv2.copyTo(matte.foreground, (level > 0).view(np.uint8))
-    return cv2.merge([*cv2.split(visible), level])
+    rgba = np.empty((*level.shape, 4), level.dtype)
+    cv2.mixChannels([matte.foreground, level], [rgba], [0, 0, 1, 1, 2, 2, 3, 3])
+    return cv2.copyTo(rgba, (level > 0).view(np.uint8))
 
 
 def _foreground(matte: Matte) -> np.ndarray:
