@@ -60,6 +60,8 @@ class ModelConfig:
     refiner: bool = True  # off: the coarse alpha is the result
     refiner_width: int = 64  # channels for each 2x2 pixels at native resolution
     refiner_blocks: int = 2  # dilated inception blocks; each adds 10 px to the halo
+    gradient_map: bool = True  # the refiner sees the image's gradients besides colours and coarse alpha
+    zero_init: bool = True  # the refiner changes nothing until it is trained
     pretrained: bool = True  # start from ImageNet weights (downloaded by timm)
     backbone_weights: Path | None = None  # read them from this timm .pth or .safetensors instead
 
@@ -330,7 +332,8 @@ class Config:
 def _of_refiner(config: Config) -> dict[str, Any]:
     """The settings, by name, that concern the refiner only."""
     native = {name: value for name, value in asdict(config.augment).items() if name.startswith("native_")}
-    return {**asdict(config.routing), **native}
+    of_model = {name: getattr(config.model, name) for name in ("gradient_map", "zero_init")}
+    return {**asdict(config.routing), **native, **of_model}
 
 
 def tsr() -> Config:

@@ -55,10 +55,17 @@ class RefinerShape:
     Attributes:
         width: Channels of the blocks, a multiple of 4.
         blocks: Number of inception blocks.
+        gradient_map: Whether it sees the image's gradients besides colours and coarse alpha.
     """
 
     width: int
     blocks: int
+    gradient_map: bool = True
+
+    @property
+    def inputs(self) -> int:
+        """Planes it sees: three colours, the coarse alpha, and maybe the gradients."""
+        return 4 + self.gradient_map
 
     @property
     def halo_px(self) -> int:
@@ -77,7 +84,7 @@ class RefinerShape:
             joined = width // branches * branches
             total += cells**2 * width * (joined + width // branches * (1 + 9 * len(DILATIONS)))  # fuse; branches
             cells += 2 * max(DILATIONS)
-        return total + cells**2 * 9 * 5 * CELL_PX**2 * width  # stem
+        return total + cells**2 * 9 * self.inputs * CELL_PX**2 * width  # stem
 
 
 class Refiner(nn.Module):
@@ -86,11 +93,15 @@ class Refiner(nn.Module):
     Args:
         width: Channels of the blocks, a multiple of 4.
         blocks: Number of inception blocks.
+        gradient_map: Whether it sees the image's gradients besides colours and coarse alpha.
+        zero_init: Whether it changes nothing until it is trained.
     """
 
-    def __init__(self, width: int, blocks: int):
+    def __init__(self, width: int, blocks: int, *, gradient_map: bool = True, zero_init: bool = True):
         super().__init__()
-        self.stem = nn.Conv2d(5 * CELL_PX**2, width, 3)
+        self.shape = RefinerShape(width, blocks, gradient_map)
+        self.halo_px = self.shape.halo_px
+        self.stem = nn.Conv2d(self.shape.inputs * CELL_PX**2, width, 3)
         self.blocks = nn.Sequential(*(InceptionBlock(width) for _ in range(blocks)))
         self.last = nn.Conv2d(width, CELL_PX**2, 3)
         for module in self.modules():
@@ -99,9 +110,8 @@ class Refiner(nn.Module):
                 nn.init.zeros_(module.bias)
         for block in self.blocks:  # each residual starts small: there is no normalisation to hold the variance
             block.mix.weight.data.mul_(0.1)
-        nn.init.zeros_(self.last.weight)  # an untrained refiner changes nothing
-        self.shape = RefinerShape(width, blocks)
-        self.halo_px = self.shape.halo_px
+        if zero_init:
+            nn.init.zeros_(self.last.weight)
 
     def work(self, side_px: int) -> int:
         """Multiplications for one patch, its halo included."""
@@ -127,8 +137,10 @@ class Refiner(nn.Module):
             The residual, (B, 1, H, W), float32.
         """
         coarse_alpha = torch.sigmoid(coarse_logits)
-        inputs = [crop_border(image, 1), crop_border(coarse_alpha, 1), self.gradient_map(image)]
-        cells = F.pixel_unshuffle(torch.cat(inputs, dim=1), CELL_PX)  # (B, 20, H/2 + margin, W/2 + margin)
+        inputs = [crop_border(image, 1), crop_border(coarse_alpha, 1)]
+        if self.shape.gradient_map:
+            inputs.append(self.gradient_map(image))
+        cells = F.pixel_unshuffle(torch.cat(inputs, dim=1), CELL_PX)  # (B, 20 or 16, H/2 + margin, W/2 + margin)
         cells = cells.to(self.stem.weight.dtype)  # colours and gradients stay exact until here
         cells = cells.contiguous(memory_format=torch.channels_last)  # what few-channel convolutions are fast with
         residual = self.last(self.blocks(F.relu(self.stem(cells))))  # (B, 4, H/2, W/2)

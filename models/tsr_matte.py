@@ -81,6 +81,8 @@ class TSRMatte(nn.Module, TwoStages):
         refiner: Whether there is a refiner at all.
         refiner_width: Its channels, a multiple of 4.
         refiner_blocks: Its number of dilated inception blocks.
+        gradient_map: Whether it sees the image's gradients.
+        zero_init: Whether it changes nothing until it is trained.
         pretrained: Download ImageNet weights for the encoder.
         backbone_weights: Or read them from this file.
     """
@@ -96,6 +98,8 @@ class TSRMatte(nn.Module, TwoStages):
         refiner: bool,
         refiner_width: int,
         refiner_blocks: int,
+        gradient_map: bool = True,
+        zero_init: bool = True,
         pretrained: bool = False,
         backbone_weights: Path | None = None,
     ):
@@ -109,7 +113,9 @@ class TSRMatte(nn.Module, TwoStages):
             pretrained=pretrained,
             backbone_weights=backbone_weights,
         )
-        self.refiner = Refiner(refiner_width, refiner_blocks) if refiner else None
+        self.refiner = None
+        if refiner:
+            self.refiner = Refiner(refiner_width, refiner_blocks, gradient_map=gradient_map, zero_init=zero_init)
         self._frozen: list[nn.Module] = []  # in a list, they are no submodules twice
 
     def freeze(self, part: str) -> None:

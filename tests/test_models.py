@@ -506,14 +506,26 @@ def test_only_what_lies_in_the_halo_changes_a_patch(distance: int) -> None:
 
 @pytest.mark.parametrize(("width", "blocks"), [(4, 1), (8, 3), (20, 1), (64, 2)])
 @pytest.mark.parametrize("side", [2, 32, 70])
-def test_work_is_the_number_of_multiplications(width: int, blocks: int, side: int) -> None:
-    refiner = Refiner(width, blocks)
+@pytest.mark.parametrize("gradient_map", [True, False])
+def test_work_is_the_number_of_multiplications(width: int, blocks: int, side: int, gradient_map: bool) -> None:
+    refiner = Refiner(width, blocks, gradient_map=gradient_map)
     whole = side + 2 * refiner.halo_px
     with torch.device("meta"):
         image, coarse = torch.empty(1, 3, whole, whole), torch.empty(1, 1, whole, whole)
     with FlopCounterMode(display=False) as counter:
         refiner.to("meta")(image, coarse)
     assert refiner.work(side) == counter.get_total_flops() / 2
+
+
+def test_switches_of_the_refiner(make_network: Callable[..., TSRMatte]) -> None:
+    """Without zero initialisation it changes the alpha at once; without the map nothing computes gradients."""
+    image, coarse = torch.rand(1, 3, 60, 60), torch.randn(1, 1, 60, 60)
+    assert refine_whole(Refiner(8, 1), image, coarse).abs().max() == 0
+    plain = Refiner(8, 1, gradient_map=False, zero_init=False)
+    plain.gradient_map = lambda _: pytest.fail("it was computed")
+    assert refine_whole(plain, image, coarse).abs().mean() > 0.01
+    network = make_network(gradient_map=False)
+    assert not network.refiner.shape.gradient_map and network.refiner.stem.in_channels == 16
 
 
 def test_larger_patches_are_less_work_a_pixel() -> None:

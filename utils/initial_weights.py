@@ -8,7 +8,8 @@ from models import TSRMatte
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UserError
 
-OF_REFINER = ("refiner", "refiner_width", "refiner_blocks")
+OF_REFINER = ("refiner", "refiner_width", "refiner_blocks", "gradient_map")
+OF_TRAINING = ("drop_path_rate", "zero_init")
 
 
 def take_over(network: TSRMatte, architecture: Mapping[str, Any], path: Path, tell: Callable[[str], object]) -> None:
@@ -30,7 +31,7 @@ def take_over(network: TSRMatte, architecture: Mapping[str, Any], path: Path, te
     differing = [
         f"--{name.replace('_', '-')} {value}"
         for name, value in saved["network"].items()
-        if name != "drop_path_rate" and (both_or_neither or name not in OF_REFINER) and architecture[name] != value
+        if name not in OF_TRAINING and (both_or_neither or name not in OF_REFINER) and architecture[name] != value
     ]
     if differing:
         raise UserError(f"--init-from {path} is of another architecture: give {' '.join(differing)}")

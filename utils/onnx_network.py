@@ -185,7 +185,7 @@ def load_onnx(path: Path, device: torch.device) -> tuple[OnnxNetwork | OnnxPhoto
     for part in needed:
         if part not in present:
             raise UserError(f"{files[part]}: missing, and {path.name} needs it beside it; export again")
-    shape = RefinerShape(network["refiner_width"], network["refiner_blocks"])
+    shape = RefinerShape(network["refiner_width"], network["refiner_blocks"], network.get("gradient_map", True))
     refiner = (files["refiner"], shape) if network["refiner"] else None
     return OnnxNetwork(files["coarse"], refiner, device), description
 
