@@ -827,6 +827,35 @@ class CostStudyConfig:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """tools/study.py."""
+
+    data_roots: tuple[Path, ...] = (Path("data/embedded"),)  # each with train/ and val/; the embedded data is made
+    preset: str = "demo"  # of train.py: what all arms have in common
+    arms: tuple[str, ...] = ()  # of utils.strategies.ARMS; all of them if none is named
+    seeds: tuple[int, ...] = (0, 1, 2)
+    samples: int = 4800  # pictures that each network sees, in whole epochs of at least one
+    budget: float | None = None  # minutes; what is under way then is saved, and the same command goes on with it
+    jobs: int = 1  # trainings beside each other, which share the CPU cores
+    runs: Path = RUNS / "study"  # a folder for each network
+    out: Path = Path("results/study")  # study.json, study.md and plots
+    figure: Path = Path("figures/tsr_compare.png")  # the strategies beside each other, of the first seed
+    device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if self.preset not in PRESETS:
+            raise ValueError(f"--preset {self.preset}: unknown; choose from {', '.join(PRESETS)}")
+        for flag, values in (("--data-roots", [root.name for root in self.data_roots]), ("--seeds", self.seeds)):
+            if not values or len({*values}) < len(values):
+                raise ValueError(
+                    f"{flag}: name at least one, and none twice (folders go by the last part of their path)"
+                )
+        _require("at least 1", lambda v: v >= 1, self, "samples", "jobs")
+        _require("above 0", lambda v: v > 0, self, "budget")
+
+
+@dataclass(frozen=True)
 class RefinementStudyConfig:
     """tools/study_refinement.py."""
 

@@ -1,0 +1,149 @@
+"""Trains the three strategies and the switches between them on the same data, for as long, and says what each is worth.
+
+python -m tools.study [--data-roots data/embedded photos] [--seeds 0 1 2] [--budget MINUTES] [--jobs 2]
+
+All networks see the same number of pictures and are scored on the same ones, at their own size, with their last
+weights. Interrupted, or when the budget is spent, it saves what is under way; the same command goes on. The table is
+written anew after each network: means over the seeds, and how far they spread.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import ceil, inf
+from pathlib import Path
+
+from config import StudyConfig, parse_cli
+from utils.errors import UserError, run_script
+from utils.files import require_writable, write_atomically, write_json
+from utils.inference import select_device
+from utils.pairs import Pair, find_pairs
+from utils.parallel import cpu_cores
+from utils.run_folder import provenance, versions
+from utils.strategies import ARMS, STRATEGIES, Run, gather, plan, score, training_command
+from utils.strategy_plots import as_markdown, save_bands, save_compared, save_convergence
+from utils.synthetic import has_embedded
+
+TICK_SEC = 0.2
+
+
+def main() -> int:
+    config = parse_cli(StudyConfig, prog="python -m tools.study", description=__doc__)
+    arms = config.arms or tuple(ARMS)
+    for arm in arms:
+        if arm not in ARMS:
+            raise UserError(f"--arms {arm!r}: unknown; choose from {', '.join(map(repr, ARMS))}")
+    data = {root.name: root for root in config.data_roots}
+    held_out = {name: find_pairs(root, dataset_of(root), "val") for name, root in data.items()}
+    for folder in (config.runs, config.out, config.figure.parent):
+        require_writable(folder, "--runs, --out, --figure")
+    runs = plan(list(data), arms, config.seeds, config.runs)
+    left = train_all(config, data, held_out, runs)
+    tell(config, runs, held_out)
+    if left:
+        print(f"{left} of {len(runs)} networks are left; the same command goes on with them")
+    return 0
+
+
+def dataset_of(root: Path) -> str:
+    """What train.py calls the data of a folder."""
+    return "embedded" if has_embedded(root) else "custom"
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def train_all(
+    config: StudyConfig, data: Mapping[str, Path], held_out: Mapping[str, Sequence[Pair]], runs: Sequence[Run]
+) -> int:
+    """Trains and scores what is not scored yet, `jobs` at a time; returns how many are left when the budget is spent.
+
+    Raises:
+        UserError: A training failed; its log says why.
+    """
+    deadline = inf if config.budget is None else time.monotonic() + 60 * config.budget
+    waiting, at_work = [run for run in runs if not run.is_scored], {}
+    with ended(at_work):
+        while (waiting and time.monotonic() < deadline) or at_work:
+            while waiting and len(at_work) < config.jobs and time.monotonic() < deadline:
+                run = waiting.pop(0)
+                print(f"{run.data}, {run.arm}, seed {run.seed}: training; {len(waiting)} more")
+                at_work[run] = start(config, run, data[run.data])
+            for run, process in list(at_work.items()):
+                if time.monotonic() >= deadline:
+                    process.send_signal(signal.SIGINT)
+                    process.wait()
+                elif process.poll() is None:
+                    continue
+                del at_work[run]
+                if process.returncode == 0:
+                    score(run, held_out[run.data], config.device)
+                    tell(config, runs, held_out)
+                elif time.monotonic() < deadline:
+                    raise UserError(f"{run.folder}: train.py ended with status {process.returncode}; see train.log")
+            time.sleep(TICK_SEC)
+    return sum(not run.is_scored for run in runs)
+
+
+def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
+    """Begins or continues a training; what it says goes into train.log."""
+    images = len(find_pairs(root, dataset_of(root), "train"))
+    command = training_command(
+        run,
+        preset=config.preset,
+        dataset=dataset_of(root),
+        data_root=root,
+        epochs=max(1, ceil(config.samples / images)),
+        device=config.device,
+    )
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    threads = str(max(1, cpu_cores() // config.jobs))
+    with open(run.folder.parent / f"{run.folder.name}.log", "ab") as log:
+        # In a group of its own: Ctrl-C is this process', which ends it.
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": threads}, start_new_session=True
+        )
+
+
+@contextmanager
+def ended(processes: Mapping[Run, subprocess.Popen]) -> Iterator[None]:
+    """Whatever happens: what is under way saves its last step and ends."""
+    try:
+        yield
+    finally:
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            process.wait()
+
+
+# ------------------------------------------------------------------------------------------------ telling
+
+
+def tell(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequence[Pair]]) -> None:
+    """Writes tables and plots of what is scored so far."""
+    rows = gather(runs)
+    if not rows:
+        return
+    about = {**provenance("tools.study", sys.argv[1:]), **versions(select_device(config.device))}
+    images = {name: len(pairs) for name, pairs in held_out.items()}
+    write_json(config.out / "study.json", {**about, "samples": config.samples, "images": images, "rows": rows})
+    text = as_markdown(rows, images)
+    write_atomically(config.out / "study.md", lambda file: file.write(text.encode()))
+    save_convergence(config.out / "convergence.png", rows)
+    save_bands(config.out / "bands.png", rows)
+    compared = {
+        run.arm: run for run in runs if run.is_scored and run.arm in STRATEGIES and run.seed == config.seeds[0]
+        and run.data == config.data_roots[-1].name
+    }  # fmt: skip
+    if len(compared) == len(STRATEGIES):
+        save_compared(config.figure, {arm: compared[arm] for arm in STRATEGIES}, held_out[config.data_roots[-1].name])
+    print(text)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,132 @@
+"""The strategies of the study and the switches between them: how each is trained, and what is measured of it.
+
+Three strategies: the Swin alone (baseline), the same on mattes that were grown (dilation), and the whole method (tsr),
+which has a teacher and a refiner. The other arms turn one thing on or off. `tsr-dense` is `tsr` once more, refined
+everywhere.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.boundary import edge_distance
+from utils.evaluation import predictions
+from utils.files import write_json
+from utils.images import MAX_PIXELS
+from utils.inference import Predictor, load_model
+from utils.metrics import matting
+from utils.pairs import Pair
+from utils.run_folder import read_tables
+from utils.scoring import BAND_RADII_PX
+
+_ALONE = ("--teacher", "none", "--no-refiner", "--error-weight", "0")
+ARMS: dict[str, tuple[str, ...]] = {  # to the flags of train.py
+    "baseline": _ALONE,
+    "dilation": (*_ALONE, "--dilate-px", "2"),
+    "tsr": (),
+    "teacher only": ("--no-refiner", "--error-weight", "0"),
+    "refiner only": ("--teacher", "none"),
+    "random teacher": ("--teacher-epochs", "0"),
+    "swin teacher": ("--teacher", "swin"),
+    "no gradient map": ("--no-gradient-map",),
+    "no zero initialisation": ("--no-zero-init",),
+}
+DENSE = "tsr-dense"
+STRATEGIES = ("baseline", "dilation", "tsr")
+METRICS = ("SAD", "MSE", "Grad", "Conn")
+RESULT = "scores.json"
+
+
+class Run(NamedTuple):
+    """A network of the study.
+
+    Attributes:
+        data: Name of its data.
+        arm: Of `ARMS`.
+        seed: Of weights, order and augmentation.
+        folder: Of its checkpoints and scores.
+    """
+
+    data: str
+    arm: str
+    seed: int
+    folder: Path
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether nothing is left to do."""
+        return (self.folder / RESULT).is_file()
+
+
+def plan(data: Sequence[str], arms: Sequence[str], seeds: Sequence[int], folder: Path) -> list[Run]:
+    """All networks, so ordered that a study that ends early has all arms of its first seeds."""
+    return [
+        Run(name, arm, seed, folder / name / f"{arm.replace(' ', '_')}-{seed}")
+        for seed in seeds
+        for name in data
+        for arm in arms
+    ]
+
+
+def training_command(run: Run, *, preset: str, dataset: str, data_root: Path, epochs: int, device: str) -> list[str]:
+    """How train.py is called, again and again until it has ended."""
+    flags: Mapping[str, Any] = {
+        "--dataset": dataset, "--data-root": data_root, "--run-dir": run.folder, "--seed": run.seed, "--epochs": epochs,
+        "--device": device, "--previews": 0,
+    }  # fmt: skip
+    given = [str(each) for pair in flags.items() for each in pair]
+    train = Path(__file__).resolve().parents[1] / "train.py"
+    return [sys.executable, str(train), preset, *given, "--auto-resume", *ARMS[run.arm]]
+
+
+def score(run: Run, pairs: Sequence[Pair], device: str) -> None:
+    """Scores the last weights of a run, not those that were best on these very pictures, and writes what it measured.
+
+    The file holds the mean of each metric by arm, for `tsr` routed and dense; and, by epoch, what validation said.
+    """
+    predictor = load_model(run.folder / "last.pth", device)
+    scores = {run.arm: mean_scores(predictor, pairs)}
+    if run.arm == "tsr":
+        scores[DENSE] = mean_scores(replace(predictor, routing=predictor.routing.everything()), pairs)
+    tables = read_tables(run.folder)
+    seconds = tables.log[["data_s", "forward_s", "backward_s", "step_s"]].sum(axis=1).groupby(tables.log["epoch"])
+    content = {
+        "scores": scores,
+        "validation": tables.validation.replace({np.nan: None}).to_dict("records"),
+        "training_s": float(seconds.sum().sum()),
+    }
+    write_json(run.folder / RESULT, content)
+
+
+def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
+    """The means over pictures of all metrics over the whole image, and of SAD and MSE around the true edge.
+
+    A picture without pixels of a band takes no part in the band's means.
+    """
+    rows: list[dict[str, float]] = []
+    for item in predictions(predictor, pairs, num_workers=0, max_pixels=MAX_PIXELS, title="", quiet=True):
+        pred, distance_px = item.pred_alpha(), edge_distance(item.alpha)
+        bands = {f"_band{radius}": distance_px <= radius for radius in BAND_RADII_PX}
+        bands = {suffix: region for suffix, region in bands.items() if region.any()}
+        row = matting(pred, item.alpha, METRICS, {"": None})
+        rows.append({**row, **(matting(pred, item.alpha, ("SAD", "MSE"), bands) if bands else {})})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+
+
+def gather(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A row for each arm of each scored run: data, arm, seed, the scores, validation by epoch, and seconds."""
+    rows = []
+    for run in runs:
+        if not run.is_scored:
+            continue
+        content = json.loads((run.folder / RESULT).read_text(encoding="utf-8"))
+        for arm, scores in content["scores"].items():
+            about = {"data": run.data, "arm": arm, "seed": run.seed, "training_s": content["training_s"]}
+            rows.append({**about, **scores, "validation": content["validation"]})
+    return rows
