@@ -84,13 +84,13 @@ def train_all(
                     score(run, held_out[run.data], config.device)
                     tell(config, runs, held_out)
                 elif time.monotonic() < deadline:
-                    raise UserError(f"{run.folder}: train.py ended with status {process.returncode}; see train.log")
+                    raise UserError(f"train.py ended with status {process.returncode}; {log_of(run)} says why")
             time.sleep(TICK_SEC)
     return sum(not run.is_scored for run in runs)
 
 
 def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
-    """Begins or continues a training; what it says goes into train.log."""
+    """Begins or continues a training; what it says goes into a log."""
     images = len(find_pairs(root, dataset_of(root), "train"))
     command = training_command(
         run,
@@ -100,13 +100,18 @@ def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
         epochs=max(1, ceil(config.samples / images)),
         device=config.device,
     )
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    log_of(run).parent.mkdir(parents=True, exist_ok=True)
     threads = str(max(1, cpu_cores() // config.jobs))
-    with open(run.folder.parent / f"{run.folder.name}.log", "ab") as log:
+    with open(log_of(run), "ab") as log:
         # In a group of its own: Ctrl-C is this process', which ends it.
         return subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": threads}, start_new_session=True
         )
+
+
+def log_of(run: Run) -> Path:
+    """Where a training says what it does: beside its folder, which is its own."""
+    return run.folder.with_name(f"{run.folder.name}.log")
 
 
 @contextmanager

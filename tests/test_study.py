@@ -1,0 +1,146 @@
+"""tools.study: the same data, length and pictures for all arms; interrupted and continued; what is written of it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import PRESETS, Config, parse_cli
+from tools import study
+from utils.images import read_rgb
+from utils.inference import load_model
+from utils.strategies import ARMS, DENSE, STRATEGIES, Run, mean_scores, plan, training_command
+from utils.strategy_plots import as_markdown
+from utils.synthetic import write_embedded
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORES = ("SAD", "MSE", "Grad", "Conn", "SAD_band3", "SAD_band10", "SAD_band30", "MSE_band3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "pictures"
+    write_embedded(root, train=8, val=3, long_side=(64, 80), workers=1)
+    return root
+
+
+def arguments(data: Path, out: Path, *more: Any) -> tuple[Any, ...]:
+    return (
+        "--data-roots", data, "--samples", 8, "--runs", out / "runs", "--out", out / "results",
+        "--figure", out / "compared.png", *more,
+    )  # fmt: skip
+
+
+def test_arms_differ_from_the_whole_method_in_what_they_say() -> None:
+    def parsed(arm: str) -> dict[str, Any]:
+        run = Run("d", arm, 3, Path("runs/d"))
+        command = training_command(run, preset="demo", dataset="custom", data_root=Path("d"), epochs=2, device="cpu")
+        config = parse_cli(Config, prog="train.py", description="", argv=command[3:], default=PRESETS["demo"]())
+        return {
+            f"{section}.{name}": value
+            for section, values in vars(config).items() if section != "preset"
+            for name, value in vars(values).items()
+        }  # fmt: skip
+
+    configs = {arm: parsed(arm) for arm in ARMS}
+    changes = {
+        arm: {name for name, value in config.items() if configs["tsr"][name] != value}
+        for arm, config in configs.items()
+    }
+    alone = {"teacher.teacher", "model.refiner", "loss.error_weight"}
+    assert changes == {
+        "baseline": alone,
+        "dilation": alone | {"data.dilate_px"},
+        "tsr": set(),
+        "teacher only": alone - {"teacher.teacher"},
+        "refiner only": {"teacher.teacher"},
+        "random teacher": {"teacher.teacher_epochs"},
+        "swin teacher": {"teacher.teacher"},
+        "no gradient map": {"model.gradient_map"},
+        "no zero initialisation": {"model.zero_init"},
+    }
+
+
+def test_an_early_end_leaves_whole_seeds() -> None:
+    runs = plan(["a", "b"], ["tsr", "no gradient map"], [5, 6], Path("runs"))
+    assert [run.seed for run in runs] == [5] * 4 + [6] * 4
+    assert len({run.folder for run in runs}) == 8
+    assert all(" " not in str(run.folder) for run in runs)
+
+
+def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_path: Path) -> None:
+    given = arguments(data, tmp_path, "--arms", *STRATEGIES, "--seeds", 4)
+    finished = run(study.main, *given)
+    assert finished.status == 0, finished.err
+    content = json.loads((tmp_path / "results/study.json").read_text())
+    rows = {row["arm"]: row for row in content["rows"]}
+    assert list(rows) == [*STRATEGIES, DENSE] and content["images"] == {"pictures": 3}
+    for row in rows.values():
+        assert row["seed"] == 4 and all(np.isfinite(row[score]) for score in SCORES)
+        assert [each["epoch"] for each in row["validation"]] == [1]
+    last = rows["baseline"]["validation"][-1]["SAD"]
+    assert rows["baseline"]["SAD"] == pytest.approx(last, rel=1e-5), "the same pictures, the last weights"
+    predictor = load_model(tmp_path / "runs/pictures/tsr-4/last.pth")
+    pairs = study.find_pairs(data, "embedded", "val")
+    assert mean_scores(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
+    assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5
+    for name in ("results/convergence.png", "results/bands.png", "compared.png"):
+        assert min(read_rgb(tmp_path / name).shape[:2]) > 300
+    again = run(study.main, *given)
+    assert again.status == 0 and "training" not in again.out and again.created == []
+
+
+def test_wrong_use(refused: Callable, data: Path, tmp_path: Path) -> None:
+    assert "'baseline'" in refused(study.main, *arguments(data, tmp_path, "--arms", "basline"))
+    assert "--seeds" in refused(study.main, *arguments(data, tmp_path, "--seeds", 1, 1))
+    assert "--data-roots" in refused(study.main, "--data-roots", "a/x", "b/x")
+
+
+def test_a_training_that_fails_is_named(run: Callable, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs/pictures/baseline-0"
+    folder.mkdir(parents=True)
+    (folder / "best.pth").write_text("somebody's")
+    finished = run(study.main, *arguments(data, tmp_path, "--arms", "baseline", "--seeds", 0))
+    assert finished.status == 2 and f"{folder}.log" in finished.err
+    assert "error" in (tmp_path / "runs/pictures/baseline-0.log").read_text()
+
+
+@pytest.mark.parametrize("by", ["budget", "Ctrl-C"])
+def test_what_is_under_way_is_saved_and_continued(run: Callable, data: Path, tmp_path: Path, by: str) -> None:
+    given = [*map(str, arguments(data, tmp_path, "--arms", "baseline", "--seeds", 0)), "--samples", "400"]
+    command = [sys.executable, "-m", "tools.study", *given, *(["--budget", "0.25"] if by == "budget" else [])]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = tmp_path / "runs/pictures/baseline-0"
+    if by == "Ctrl-C":
+        while process.poll() is None and not (folder / "log.csv").is_file():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == (0 if by == "budget" else 130), said
+    assert not (folder / "scores.json").exists() and "Traceback" not in said
+    if by == "budget":
+        assert "1 of 1 networks are left" in said
+    else:
+        assert (folder / "last.pth").is_file()
+        steps = pd.read_csv(folder / "log.csv")["step"].max()
+        assert steps < 50
+    assert subprocess.run(["pgrep", "-f", str(folder)], capture_output=True).stdout == b"", "it leaves no process"
+
+
+def test_the_table_says_mean_and_spread() -> None:
+    rows = [
+        {"data": "d", "arm": arm, "seed": seed, "training_s": 60.0, **dict.fromkeys(SCORES, value)}
+        for arm, values in (("tsr", (1.0, 2.0)), ("baseline", (4.0,))) for seed, value in enumerate(values)
+    ]  # fmt: skip
+    lines = as_markdown(rows, {"d": 7}).splitlines()
+    assert "7 pictures" in lines[0]
+    assert lines[4].startswith("| baseline | 1 | 4.000 | ") and lines[5].startswith("| tsr | 2 | 1.500 ± 0.707 | ")
+    assert "| 1500.000 ± 707.107 |" in lines[5], "of MSE, 1e-3"
