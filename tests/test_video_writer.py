@@ -327,7 +327,12 @@ def test_opencv_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_opencv_without_the_codec_is_told_before_the_first_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Closed(cv2.VideoWriter):
+    class Closed:  # no subclass: OpenCV would free it as if it were its own
+        fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+        def __init__(self, *_: object):
+            pass
+
         def isOpened(self) -> bool:
             return False
 
