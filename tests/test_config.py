@@ -83,7 +83,8 @@ def differences(a: Config, b: Config) -> set[str]:
 
 
 def test_presets_are_the_agreed_ones() -> None:
-    assert set(PRESETS) == {"tsr", "tsr-tiny", "tsr-fast", "tsr-large", "baseline", "dilation", "locator", "demo"}
+    agreed = {"tsr", "tsr-tiny", "tsr-fast", "tsr-large", "tsr-nano", "baseline", "dilation", "locator", "demo"}
+    assert set(PRESETS) == agreed
 
 
 @pytest.mark.parametrize("name", PRESETS)
