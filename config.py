@@ -573,7 +573,7 @@ class ExportConfig:
     checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
     output: tuple[Path, ...] = (Path("exports/tsr_matte.pth"), Path("exports/tsr_matte.safetensors"))  # by suffix
     dtype: Literal["float16", "float32"] = "float16"  # of the stored weights; in ONNX, of the arithmetic as well
-    images: tuple[Path, ...] = ()  # compare on these photographs instead of on embedded ones
+    images: tuple[Path, ...] = ()  # compare on these photographs, or folders of them, instead of on embedded ones
     scores: tuple[Path, ...] = ()  # metrics.json of eval.py with scores of this checkpoint, for the model card
     licence: str = ""  # of data of your own, in a few words, for the model card
 
@@ -981,7 +981,7 @@ def parse_cli(
     """
     argv = sys.argv[1:] if argv is None else argv
     default = cls() if default is None else default
-    _check_flags(argv, set(_flags(default)), prog)
+    _check_flags(argv, dict(_flags(default)), prog)
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
@@ -1000,22 +1000,31 @@ def parse_cli(
     return parsed
 
 
-def _flags(config: Any) -> Iterator[str]:
+def _flags(config: Any) -> Iterator[tuple[str, Any]]:
+    """Flags with the values of their fields."""
     for each in fields(config):
         value = getattr(config, each.name)
         if is_dataclass(value):
             yield from _flags(value)
         elif each.name != "preset":
             flag = each.name.replace("_", "-")
-            yield f"--{flag}"
+            yield f"--{flag}", value
             if isinstance(value, bool):
-                yield f"--no-{flag}"
+                yield f"--no-{flag}", value
 
 
-def _check_flags(argv: list[str], known: set[str], prog: str) -> None:
-    known = known | {"--help"}
+def _check_flags(argv: list[str], known: dict[str, Any], prog: str) -> None:
+    known, given = {**known, "--help": None}, set()
     for argument in argv:
         flag = argument.split("=")[0].replace("_", "-")
+        if not argument:
+            _fail(f"an empty argument, as of a variable that is not set ({prog} --help lists the flags)")
+        if flag in given and isinstance(known[flag], tuple):
+            _fail(f"{flag} is given twice, and what the first says would be lost: give it once, with all its values")
+        if flag in known:
+            given.add(flag)
+        if re.match("-[^-0-9]", argument) and argument != "-h":
+            _fail(f"{argument}: if that is a file, write ./{argument} ({prog} --help lists the flags)")
         if flag.startswith("--") and flag not in known:
             near = difflib.get_close_matches(flag, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""

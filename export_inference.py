@@ -22,7 +22,7 @@ from config import RUNS, ExportConfig, parse_cli
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
 from utils.files import remove_file, remove_stale, require_writable, sha256_of_file, sync_folder, temporary_name
-from utils.images import read_rgb
+from utils.images import list_images, read_rgb
 from utils.inference import Predictor, load_model, newest_best, predict_alpha
 from utils.model_card import complete, read_description, read_scores
 from utils.names import counted, megabytes
@@ -49,7 +49,8 @@ def main() -> int:
     refuse_losses(config.output, checkpoint)
     reference = load_model(checkpoint)
     description, weights = describe(config, checkpoint)
-    pictures = [read_rgb(path) for path in config.images] or embedded_pictures(reference.preprocess.image_size)
+    paths = [each for path in config.images for each in (list_images(path) if path.is_dir() else [path])]
+    pictures = [read_rgb(path) for path in paths] or embedded_pictures(reference.preprocess.image_size)
     alphas = [predict_alpha(everywhere(reference), rgb) for rgb in pictures]
     print(f"checkpoint {checkpoint}: {megabytes(checkpoint)}; compared on {counted(len(pictures), 'picture')}")
     with ExitStack() as stack:
@@ -123,7 +124,7 @@ def describe(config: ExportConfig, checkpoint: Path) -> tuple[dict[str, Any], di
         exported={"commit": commit(), "date": date.today().isoformat(), **libraries},
     )
     weights = {name: tensor for name, tensor in state["model"].items() if isinstance(tensor, torch.Tensor)}
-    weights = weights if config.dtype == "float32" else halved(weights)
+    weights = halved(weights) if config.dtype == "float16" else {n: each.float() for n, each in weights.items()}
     return {**described, "config": without_paths(described["config"]), "card": card}, weights
 
 

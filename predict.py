@@ -107,12 +107,17 @@ def find_pending(config: PredictConfig, renderings: Mapping[str, Rendering]) -> 
     targets = frozenset(path for job in jobs for path in job.targets.values())
     checkpoint = config.checkpoint or newest_best(RUNS)
     require_checkpoint(checkpoint)
-    results = SharedFolder(config.output, "--output", settings(config, checkpoint, renderings), targets)
+    known = settings(config, checkpoint, renderings)
+    if any(job.is_video for job in jobs):
+        known["temporal"] = config.temporal
+    results = SharedFolder(config.output, "--output", known, targets)
     results.check(overwrite=config.overwrite)
     pending = jobs if config.overwrite else [job._replace(targets=job.missing) for job in jobs if job.missing]
     if len(pending) < len(jobs):
+        unknown = "" if results.is_known else "; nothing there says what model made them"
         print(
             f"{len(jobs) - len(pending)} of {len(jobs)} are already in {config.output} (--overwrite makes them again)"
+            f"{unknown}"
         )
     return Pending(pending, results, checkpoint)
 
@@ -135,6 +140,7 @@ def load(config: PredictConfig, pending: Pending, world: Processes) -> Predictor
 
     def begin() -> None:
         require_writable(config.output, "--output")
+        pending.results.check(overwrite=config.overwrite)  # another process may have begun meanwhile
         pending.results.begin(overwrite=config.overwrite)
         remove_stale(config.output, recursive=True)
 

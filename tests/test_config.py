@@ -222,6 +222,20 @@ def test_other_scripts_have_defaults(script: str) -> None:
     assert parse_other(script, []) == OTHERS[script]()
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["a.jpg", "--save", "alpha", "--save", "green"], "--save is given twice"),
+        (["-dash.jpg"], "./-dash.jpg"),
+        (["a.jpg", ""], "empty argument"),
+    ],
+)
+def test_what_would_be_lost_or_misread_is_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse_other("predict.py", argv)
+    assert words in capsys.readouterr().err
+
+
 def test_lists_are_read() -> None:
     config = parse_other("predict.py", ["a.jpg", "b", "--save", "alpha", "--output", "o", "--overwrite"])
     assert config.inputs == (Path("a.jpg"), Path("b")) and config.save == ("alpha",) and config.overwrite

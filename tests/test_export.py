@@ -141,6 +141,13 @@ def test_a_weight_that_float16_cannot_hold_fails_an_export(
     assert export("--checkpoint", tmp_path / "best.pth", "--output", "m.pth", "--dtype", "float32").status == 0
 
 
+def test_float32_of_float16_is_float32(export: Callable) -> None:
+    assert export("--output", "half.pth").status == 0
+    assert export("--checkpoint", "half.pth", "--output", "whole.pth", "--dtype", "float32").status == 0
+    weights = torch.load("whole.pth", weights_only=True)["model"]
+    assert {each.dtype for each in weights.values()} == {torch.float32}
+
+
 def test_what_a_killed_export_left_is_removed_later(export: Callable) -> None:
     nobody = 2**22 + 1  # more than the number of any process
     new, old = Path(f".{nobody}-1.tmp"), Path(f".{nobody}-2.tmp")

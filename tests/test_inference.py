@@ -1,6 +1,7 @@
 """utils.inference: training's validation, eval, predict and export give one picture one alpha."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -282,14 +283,31 @@ def test_kept_proportions_survive_a_checkpoint(
     assert torch.equal(predicted.refined_logits, again.refined_logits)
 
 
+def test_what_is_no_photograph_is_refused(predictor: Predictor, make_pair: Callable, checkpoint: Path) -> None:
+    rgb = make_pair(40, 50)[0]
+    for wrong in (rgb[..., 0], rgb / 255, np.zeros((0, 5, 3), np.uint8), "photo.jpg"):
+        with pytest.raises(UserError, match=r"uint8 \(H, W, 3\) or a PIL image is expected, not "):
+            predict_alpha(predictor, wrong)
+    for mode in ("I", "I;16", "F"):  # Pillow clips those
+        with pytest.raises(UserError, match=f"mode {mode} has more than 8 bits"):
+            predict_alpha(predictor, Image.new(mode, (8, 8)))
+    with pytest.raises(UserError, match=r"fp64.*fp16"):
+        load_model(checkpoint, precision="fp64")
+
+
+def test_an_array_that_cannot_be_written_to_is_no_reason_to_warn(predictor: Predictor, make_pair: Callable) -> None:
+    rgb = np.asarray(Image.fromarray(make_pair(40, 50)[0]))
+    assert not rgb.flags.writeable
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_alpha(predictor, rgb)
+
+
 def test_a_pil_image_is_predicted_as_a_viewer_shows_it(predictor: Predictor, make_pair: Callable) -> None:
     rgb = make_pair(40, 50)[0]
     expected = predict_alpha(predictor, rgb)
     assert np.array_equal(predict_alpha(predictor, Image.fromarray(rgb)), expected)
     assert np.array_equal(predict_alpha(predictor, Image.fromarray(rgb).convert("RGBA")), expected)
-    for mode in ("I", "I;16", "F"):  # Pillow clips those
-        with pytest.raises(UserError, match=f"mode {mode} has more than 8 bits"):
-            predict_alpha(predictor, Image.new(mode, (8, 8)))
     lying = Image.fromarray(np.ascontiguousarray(np.rot90(rgb)))
     lying.getexif()[0x0112] = 6
     assert np.array_equal(predict_alpha(predictor, lying), expected)

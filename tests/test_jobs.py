@@ -81,8 +81,26 @@ def test_videos_have_videos_or_folders_of_frames(tmp_path: Path, name: str) -> N
     assert job.is_video
     assert [path.name for path in job.targets.values()] == [f"{name}_alpha.mp4", f"{name}_cutout"]
     assert job.missing == job.targets
-    (tmp_path / "out" / f"{name}_cutout").mkdir(parents=True)
+    frames = tmp_path / "out" / f"{name}_cutout"
+    fill(frames, "000001.png 000003.png .DS_Store")
+    assert list(job.missing) == ["alpha", "cutout"], "a frame was deleted"
+    fill(frames, "000002.png")
     assert list(job.missing) == ["alpha"]
+
+
+def test_frames_take_no_other_results_place(tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", "film_cutout/a.png b.png")
+    film = fill(tmp_path, "film.mp4") / "film.mp4"
+    with pytest.raises(UserError, match=r"film_cutout is to be a folder of frames"):
+        planned(photos, film, output=tmp_path / "out")
+    fill(tmp_path / "out" / "film_cutout", "mine.txt")
+    with pytest.raises(UserError, match=r"film_cutout is to be a folder of frames"):
+        planned(film, output=tmp_path / "out")
+
+
+def test_one_file_written_in_two_ways_is_one(tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", "a.png")
+    assert len(planned(photos / "a.png", photos / ".." / "photos" / "a.png", output=tmp_path / "out").jobs) == 1
 
 
 def test_a_folder_in_the_place_of_a_picture_is_no_result(tmp_path: Path) -> None:

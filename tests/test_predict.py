@@ -367,6 +367,19 @@ def test_results_of_another_model_are_never_mixed_in(
     assert run(predict_script.main, "photos", *common, "--checkpoint", checkpoint).status == 0, "of no results at all"
 
 
+def test_folders_named_like_results_are_none(
+    predict: Callable, run: Callable, checkpoint: Path, write_photographs: Callable
+) -> None:
+    """And of results without settings beside them nobody knows what made them."""
+    write_photographs(Path("photos"), ["holiday_blur/a.png"])
+    assert predict("photos", "--save", "alpha").status == 0
+    other = ("photos", "--checkpoint", checkpoint, "--output", "out", "--save", "alpha", "--precision", "bf16")
+    assert run(predict_script.main, *other).status == 2
+    assert run(predict_script.main, *other, "--overwrite").status == 0
+    Path("out/.settings.json").unlink()
+    assert "nothing there says what model made them" in predict("photos", "--save", "alpha").out
+
+
 def test_what_other_kinds_do_not_know_sets_no_bounds(
     predict: Callable, write_photographs: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

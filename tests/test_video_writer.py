@@ -344,6 +344,15 @@ def test_opencv_without_the_codec_is_told_before_the_first_frame(
         pytest.fail("frames were asked for")
 
 
+@needs_ffmpeg
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
+    video = describe(tmp_path)._replace(pixel_ratio=Fraction(8, 3))
+    with write_video(tmp_path / "a.mp4", video, grey=True, ffmpeg=FFMPEG) as write:
+        for _ in range(3):
+            write(np.zeros((64, 96), np.uint8))
+    assert open_video(tmp_path / "a.mp4").pixel_ratio == Fraction(8, 3)
+
+
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     for ffmpeg in {None, FFMPEG}:
         with (

@@ -107,6 +107,8 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     """
     path = Path(path)
     torch_device = select_device(device)
+    if precision not in AUTOCAST:
+        raise UserError(f"--precision {precision}: unknown; choose from {', '.join(AUTOCAST)}")
     if path.suffix == ".onnx":
         if precision != "fp32":
             raise UserError(
@@ -270,19 +272,23 @@ def predict_alpha(predictor: Predictor, image: np.ndarray | Image.Image) -> np.n
     Args:
         predictor: From `load_model`.
         image: uint8 (H, W, 3), or a PIL image with 8 bits a channel, which is turned upright as its EXIF orientation
-            says.
+            says. Of files of other kinds than RGB and grey, `utils.images.read_rgb` knows more than Pillow: colour
+            profiles of CMYK, and more than 8 bits.
 
     Returns:
         float32 (H, W) in [0, 1].
 
     Raises:
-        UserError: The PIL image has more bits.
+        UserError: It is neither, or empty, or the PIL image has more bits.
     """
     rgb = image
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):  # Pillow would clip it
             raise UserError(f"a PIL image of mode {image.mode} has more than 8 bits a channel; give uint8 (H, W, 3)")
         rgb = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        given = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+        raise UserError(f"uint8 (H, W, 3) or a PIL image is expected, not {given}")
     if isinstance(predictor.network, OnnxPhotograph):
         return predictor.network.alpha(rgb)
     logits = predict(predictor, rgb).refined_logits

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from utils.encoding import SUFFIXES, Format
 from utils.errors import UserError
 from utils.images import IMAGE_EXTENSIONS, OTHER_EXTENSIONS, list_images
-from utils.names import counted, shorten
+from utils.names import FRAME, are_frames, counted, shorten
 from utils.renderings import Rendering
 from utils.video import VIDEO_EXTENSIONS
 
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def _is_there(path: Path) -> bool:
-    return os.path.isfile(path) if path.suffix in _OF_FILES else os.path.isdir(path)
+    return os.path.isfile(path) if path.suffix in _OF_FILES else os.path.isdir(path) and are_frames(path)
 
 
 def is_video(path: Path) -> bool:
@@ -89,12 +89,29 @@ def plan(inputs: Sequence[Path], output: Path, renderings: Sequence[Rendering], 
             sources |= _matching(given, output)
         else:
             raise UserError(f"{given.absolute()}: no such file or folder; usage: python predict.py INPUT [INPUT ...]")
+    twice: dict[tuple[Path, Path], Path] = {}  # one file, written in two ways
+    sources = {
+        source: relative
+        for source, relative in sources.items()
+        if twice.setdefault((_real(source), relative), source) == source
+    }
     jobs = [Job(source, targets) for source, targets in _name_targets(sources, output, renderings, format).items()]
+    _require_apart([path for job in jobs for path in job.targets.values()])
     originals = {_real(source) for source in sources}
     for target in (target for job in jobs for target in job.targets.values()):
         if _real(target) in originals:
             raise UserError(f"--output {output}: the result {target} is one of the inputs; choose another folder")
     return Plan(jobs, notes)
+
+
+def _require_apart(targets: Sequence[Path]) -> None:
+    """Raises UserError if a folder of frames would take the place of another folder, with what is in it."""
+    folders = {path for path in targets if path.suffix not in _OF_FILES}
+    for folder in folders:
+        others = [path for path in targets if folder in path.parents]
+        there = os.listdir(folder) if folder.is_dir() else []
+        if others or not all(FRAME.fullmatch(name) or name.startswith(".") for name in there):
+            raise UserError(f"{folder} is to be a folder of frames, and holds other results; choose another --output")
 
 
 def _below(folder: Path, output: Path, notes: list[str]) -> dict[Path, Path]:

@@ -19,6 +19,7 @@ from utils.images import IMAGE_EXTENSIONS, list_images, natural_key
 RESULT = re.compile(
     "(.+)_(alpha|cutout|foreground|green|white|color-[0-9a-f]{6}|blur|image-.+|overlay|trimap)", re.DOTALL
 )
+FRAME = re.compile(r"\d{6}\.png")  # of a result that is a folder of frames, from 000001.png on
 _NAMED = 3  # how many file names an error lists before it counts the rest
 
 
@@ -147,6 +148,12 @@ def shorten(names: Sequence[str], separator: str = ", ", *, most: int = _NAMED) 
     """Joins the first `most` names and counts the rest."""
     rest = len(names) - most
     return separator.join(names[:most]) + (f"{separator}{rest} more" if rest > 0 else "")
+
+
+def are_frames(folder: Path) -> bool:
+    """Whether a folder holds frames 000001.png, 000002.png, ... without a gap, and nothing else but hidden files."""
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    return bool(names) and names == [f"{number:06d}.png" for number in range(1, len(names) + 1)]
 
 
 def megabytes(path: Path) -> str:

@@ -5,6 +5,7 @@ command, and never by another one: that would mix two sets.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from utils.errors import UserError
 from utils.files import remove_file, write_atomically
 from utils.images import list_images
-from utils.names import RESULT, counted, shorten
+from utils.names import FRAME, RESULT, counted, shorten
 
 SETTINGS = ".settings.json"
 
@@ -93,6 +94,11 @@ class SharedFolder(NamedTuple):
             remedy = ", or make all again with --overwrite" if self.targets.issuperset(there) else ""
             raise UserError(f"{message}; choose another folder{remedy}")
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is written down what its results were made with."""
+        return _read(self.path) is not None
+
     def begin(self, *, overwrite: bool) -> None:
         """Removes, with `overwrite`, the results that were made with other settings, and writes down these.
 
@@ -114,7 +120,8 @@ class SharedFolder(NamedTuple):
 
 def _results(folder: Path) -> list[Path]:
     """What is called like a result of predict.py: files and folders of frames, at any depth."""
-    return sorted(path for path in folder.rglob("*") if RESULT.fullmatch(path.name if path.is_dir() else path.stem))
+    found = (path for path in folder.rglob("*") if RESULT.fullmatch(path.name if path.is_dir() else path.stem))
+    return sorted(path for path in found if path.is_file() or any(map(FRAME.fullmatch, os.listdir(path))))
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -65,8 +65,8 @@ class Preprocess:
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) to uint8 (3, H, W) without a copy."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)
+    """uint8 (H, W, 3) to uint8 (3, H, W), without a copy where the array is one that torch takes."""
+    return torch.from_numpy(np.require(rgb, requirements="CW")).permute(2, 0, 1)
 
 
 class SampleCrops(NamedTuple):

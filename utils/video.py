@@ -41,6 +41,7 @@ class Video(NamedTuple):
         fps: Frames a second at which `read_frames` shows them.
         frames: About how many different frames there are, for a progress bar; None if that is unknown.
         start_sec: Time of the first frame by the file's clock.
+        pixel_ratio: Width of a pixel as it is shown, in its heights.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Video(NamedTuple):
     fps: Fraction
     frames: int | None
     start_sec: float
+    pixel_ratio: Fraction = Fraction(1)
 
 
 class Frame(NamedTuple):
@@ -83,6 +85,7 @@ def open_video(path: Path, *, max_pixels: int = MAX_PIXELS) -> Video:
                 f"is meant to be that large",
                 kind="too-large",
             )
+        ratio = [round(capture.get(each)) for each in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
         fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         seconds, start = [], 0
         while len(seconds) < _FIRST_FRAMES and capture.grab():
@@ -103,7 +106,7 @@ def open_video(path: Path, *, max_pixels: int = MAX_PIXELS) -> Video:
         )
     rate = Fraction(fps).limit_denominator(1001)  # 30000 / 1001 and its like, exactly
     known = round(frames) if 0 < frames < 1e9 else None  # no count is stored as a large negative one
-    return Video(path, height, width, rate, known, start_sec)
+    return Video(path, height, width, rate, known, start_sec, Fraction(*ratio) if min(ratio) > 0 else Fraction(1))
 
 
 def read_frames(video: Video) -> Iterator[Frame]:

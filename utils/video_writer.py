@@ -150,7 +150,8 @@ def _command(path: Path, video: Video, size: tuple[int, int], grey: bool, ffmpeg
     source = f"file:{os.path.abspath(video.path)}"  # no name is taken for an option or a protocol
     asked = subprocess.run([ffmpeg, "-hide_banner", "-i", source], capture_output=True, stdin=subprocess.DEVNULL)
     told = asked.stderr.decode(errors="replace")
-    codec = re.search(r"^ *Stream #0:.*: Audio: (\w+)", told, re.MULTILINE)
+    # Of a damaged file, sound may be announced that has neither a rate nor channels.
+    codec = re.search(r"^ *Stream #0:.*: Audio: (\w+)\b.*, [1-9]\d* Hz, (?!0 channels)", told, re.MULTILINE)
     start = re.search(r"^ *Duration: .*start: (-?[0-9.]+)", told, re.MULTILINE)
     # The picture may begin later than the file; ffmpeg then shows its first frame from there on. One frame does not
     # count: the times of a file are rounded.
@@ -158,7 +159,8 @@ def _command(path: Path, video: Video, size: tuple[int, int], grey: bool, ffmpeg
     late = ["-itsoffset", f"{late_sec:.4f}"] if late_sec * video.fps >= 1.5 else []
     frames = ["-f", "rawvideo", "-pixel_format", "gray" if grey else "rgb24", "-video_size", "{}x{}".format(*size)]
     frames += ["-framerate", f"{video.fps.numerator}/{video.fps.denominator}", *late, "-i", "pipe:0"]
-    colours = ["-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic"]
+    colours = ["-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic,"]
+    colours[1] += f"setsar={video.pixel_ratio.numerator}/{video.pixel_ratio.denominator}"
     colours += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
     picture = ["-c:v", "libx264", "-preset", "veryfast", "-crf", _ALPHA_CRF if grey else _CRF, "-pix_fmt", "yuv420p"]
     sound, sound_file = [], []
