@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import tyro
 
@@ -1001,25 +1001,25 @@ def parse_cli(
 
 
 def _flags(config: Any) -> Iterator[tuple[str, Any]]:
-    """Flags with the values of their fields."""
+    """Flags with the types of their fields."""
     for each in fields(config):
         value = getattr(config, each.name)
         if is_dataclass(value):
             yield from _flags(value)
         elif each.name != "preset":
             flag = each.name.replace("_", "-")
-            yield f"--{flag}", value
+            yield f"--{flag}", each.type
             if isinstance(value, bool):
-                yield f"--no-{flag}", value
+                yield f"--no-{flag}", each.type
 
 
 def _check_flags(argv: list[str], known: dict[str, Any], prog: str) -> None:
     known, given = {**known, "--help": None}, set()
-    for argument in argv:
+    for before, argument in zip(["", *argv], argv, strict=False):
         flag = argument.split("=")[0].replace("_", "-")
         if not argument:
-            _fail(f"an empty argument, as of a variable that is not set ({prog} --help lists the flags)")
-        if flag in given and isinstance(known[flag], tuple):
+            _fail(f"{before if before in known else 'an argument'} is empty, as a variable is that is not set")
+        if flag in given and get_args(known[flag])[-1:] == (...,):
             _fail(f"{flag} is given twice, and what the first says would be lost: give it once, with all its values")
         if flag in known:
             given.add(flag)

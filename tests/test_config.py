@@ -227,7 +227,8 @@ def test_other_scripts_have_defaults(script: str) -> None:
     [
         (["a.jpg", "--save", "alpha", "--save", "green"], "--save is given twice"),
         (["-dash.jpg"], "./-dash.jpg"),
-        (["a.jpg", ""], "empty argument"),
+        (["a.jpg", ""], "an argument is empty"),
+        (["a.jpg", "--output", ""], "--output is empty"),
     ],
 )
 def test_what_would_be_lost_or_misread_is_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
