@@ -17,6 +17,7 @@ import export_inference
 import predict as predict_script
 from models.patches import enlarge
 from models.routing import choose_patches
+from utils import inference
 from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, save_checkpoint
 from utils.encoding import write_image
 from utils.errors import UserError
@@ -239,13 +240,20 @@ def test_cuda_gives_the_same_alpha(checkpoint: Path, pictures: dict, alphas: dic
 
 
 def test_the_newest_best_checkpoint_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for age, run_name in enumerate(["newer", "older"]):
-        path = tmp_path / "checkpoints" / run_name / "best.pth"
+    """The one that comes with the code is the last resort, though a checkout may have made it the newest."""
+    runs = tmp_path / "checkpoints"
+    for age, run_name in enumerate(["start", "newer", "older"]):
+        path = runs / run_name / "best.pth"
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
+    monkeypatch.setattr(inference, "START", runs / "start" / "best.pth")
     monkeypatch.chdir(tmp_path)
     assert newest_best(Path("checkpoints")) == Path("checkpoints/newer/best.pth")
+    for run_name in ("newer", "older"):
+        (runs / run_name / "best.pth").unlink()
+    assert newest_best(Path("checkpoints")) == newest_best(tmp_path / "nowhere") == runs / "start" / "best.pth"
+    (runs / "start" / "best.pth").unlink()
     with pytest.raises(UserError, match=r"--checkpoint"):
         newest_best(tmp_path / "nowhere")
 

@@ -44,6 +44,7 @@ def main() -> int:
     runs = plan(list(data), arms, config.seeds, config.runs)
     left = train_all(config, data, held_out, runs)
     tell(config, runs, held_out)
+    draw(config, runs, held_out)
     if left:
         print(f"{left} of {len(runs)} networks are left; the same command goes on with them")
     return 0
@@ -141,13 +142,21 @@ def tell(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequen
     write_atomically(config.out / "study.md", lambda file: file.write(text.encode()))
     save_convergence(config.out / "convergence.png", rows)
     save_bands(config.out / "bands.png", rows)
-    compared = {
-        run.arm: run for run in runs if run.is_scored and run.arm in STRATEGIES and run.seed == config.seeds[0]
-        and run.data == config.data_roots[-1].name
-    }  # fmt: skip
-    if len(compared) == len(STRATEGIES):
-        save_compared(config.figure, {arm: compared[arm] for arm in STRATEGIES}, held_out[config.data_roots[-1].name])
     print(text)
+
+
+def draw(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequence[Pair]]) -> None:
+    """Draws the strategies beside each other, of each data where the first seed's are scored."""
+    compared = {
+        name: {run.arm: run for run in runs if run.data == name and run.seed == config.seeds[0] and run.is_scored}
+        for name in held_out
+    }
+    complete = {
+        name: {arm: of_data[arm] for arm in STRATEGIES}
+        for name, of_data in compared.items() if of_data.keys() >= {*STRATEGIES}
+    }  # fmt: skip
+    if complete:
+        save_compared(config.figure, complete, held_out)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from utils.transforms import Preprocess, to_tensor
 if TYPE_CHECKING:
     from utils.distributed import Processes
 
+# A small network that comes with the code (its card lies beside it), for whoever has trained none yet.
+START = Path(__file__).resolve().parents[1] / "checkpoints" / "start" / "best.pth"
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 
 
@@ -79,17 +81,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def newest_best(folder: Path) -> Path:
-    """The newest best.pth of the runs in `folder`.
+    """The newest best.pth of the runs in `folder`; without any, the checkpoint to start from that comes with the code.
 
     Raises:
-        UserError: There is none.
+        UserError: There is neither.
     """
-    found = sorted(folder.glob("*/best.pth"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    found = sorted(set(folder.glob("*/best.pth")) - {folder / START.parent.name / START.name}, key=_modified)
+    if found:
+        return found[-1]
+    if not START.is_file():
         raise UserError(
             f"no best.pth below {folder.resolve()}: train one (python train.py demo) or give --checkpoint FILE"
         )
-    return found[-1]
+    return START
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Predictor:

@@ -44,18 +44,18 @@ def _full_precision(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _in_float32(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def in_float32(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Runs a loss of equally shaped maps in float32, outside autocast (which convolves in half precision)."""
 
     @functools.wraps(loss)
-    def in_float32(*maps: Tensor, **options: float) -> Tensor:
+    def called(*maps: Tensor, **options: float) -> Tensor:
         # A (B, H, W) truth would broadcast against a (B, 1, H, W) prediction into a plausible, wrong number.
         shapes = [tuple(m.shape) for m in maps]
         assert len(set(shapes)) == 1, f"{loss.__name__}: shapes {shapes} differ"
         with torch.autocast(device_type=maps[0].device.type, enabled=False):
             return loss(*(_full_precision(m) for m in maps), **options)
 
-    return in_float32
+    return called
 
 
 def _filter_along(maps: Tensor, taps: tuple[float, ...], dim: int, stride: int = 1) -> Tensor:
@@ -84,7 +84,7 @@ def _expand_along(maps: Tensor, dim: int, length: int) -> Tensor:
 # Losses of an alpha
 
 
-@_in_float32
+@in_float32
 def l1_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     """Mean absolute difference.
 
@@ -98,7 +98,7 @@ def l1_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     return (pred_alpha - alpha).abs().mean()
 
 
-@_in_float32
+@in_float32
 def gradient_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     """L1 between the Sobel derivatives of both mattes: mean of |dx(p) - dx(a)| + |dy(p) - dy(a)|.
 
@@ -119,7 +119,7 @@ def gradient_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     return (dx.abs() + dy.abs()).mean()
 
 
-@_in_float32
+@in_float32
 def laplacian_loss(pred_alpha: Tensor, alpha: Tensor, levels: int = 5) -> Tensor:
     """L1 between Laplacian pyramids: sum over k of 2^k * |L_k(p) - L_k(a)|_1, divided by the pixels.
 
@@ -150,7 +150,7 @@ def laplacian_loss(pred_alpha: Tensor, alpha: Tensor, levels: int = 5) -> Tensor
     return (total + weight * rest.abs().sum()) / pixels
 
 
-@_in_float32
+@in_float32
 def ssim_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     """1 - mean SSIM, Wang et al. (2004) eq. 13, 11x11 Gaussian window of sigma 1.5 px, K = (0.01, 0.03).
 
@@ -183,7 +183,7 @@ def ssim_loss(pred_alpha: Tensor, alpha: Tensor) -> Tensor:
     return 1 - (luminance * contrast_structure).mean()
 
 
-@_in_float32
+@in_float32
 def structure_loss(logits: Tensor, alpha: Tensor) -> Tensor:
     """Boundary-weighted cross entropy plus boundary-weighted IoU, F3Net (Wei et al., AAAI 2020), eq. 5-8.
 
@@ -255,12 +255,12 @@ def _expected_gain(output: "MattingOutput", crops: Crops, alpha: Tensor) -> Tens
     return error_loss(error, coarse, output.refined_logits[own], alpha[own]) * (len(own) / len(alpha))
 
 
-@_in_float32
+@in_float32
 def _squared_distance(features: Tensor, target: Tensor) -> Tensor:
     return (features - target).square().mean()
 
 
-@_in_float32
+@in_float32
 def error_loss(error_logits: Tensor, coarse_logits: Tensor, refined_logits: Tensor, alpha: Tensor) -> Tensor:
     """Cross entropy of the map that routing reads; its target is what refinement gains at each pixel now.
 

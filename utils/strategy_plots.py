@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from utils.boundary import edge_distance
 from utils.gallery import error_heat
 from utils.images import quantise, read_alpha, read_rgb
-from utils.inference import load_model, predict_alpha
+from utils.inference import Predictor, load_model, predict_alpha
 from utils.metrics import sad
 from utils.pairs import Pair
 from utils.plots import COARSE, INK, REFERENCE, REFINED, style_axes, write_figure
+from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink, shrunk_size
 from utils.strategies import ARMS, DENSE, STRATEGIES, Run
 from utils.study_plots import best_window
@@ -32,7 +35,9 @@ COLOURS = dict(zip([*ARMS, DENSE], [
     REFERENCE, COARSE, REFINED, "#8b3a62", "#3a9d5d", "#c97b3a", "#6b5fa8", "#b0475a", "#4f7942", "#7fb3c4",
 ], strict=True))  # fmt: skip
 BANDS = {"MSE": "whole image", "MSE_band30": "30 px", "MSE_band10": "10 px", "MSE_band3": "3 px"}
-SHOWN, CELL_PX, CROP_SHARE = 3, 320, 0.25  # pictures of a figure; side of a cell; a crop's side, of the shorter one
+SHOWN = 2  # pictures of each data
+CROP_SHARE, NEAR_SHARE = 0.3, 0.03  # of a picture's shorter side: a part's side, and what counts as near the edge
+CELL_PX, GAP_PX, HEAD_PX, DPI = 280, 6, 34, 130
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) -> str:
@@ -106,51 +111,99 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_figure(path, figure)
 
 
-def save_compared(path: Path, runs: Mapping[str, Run], pairs: Sequence[Pair]) -> None:
-    """Draws strategies beside each other: image, truth, each alpha, each error; below each picture the same, nearer.
+def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: Mapping[str, Sequence[Pair]]) -> None:
+    """Draws strategies beside each other: image, truth, each alpha, each error; below each picture a part of it.
 
-    Shown are the pictures where the last strategy differs most from the first, each of another third of the set.
+    Not the best pictures are shown, but typical ones: those in whose bands around the edge the last strategy gains over
+    the first what is the median, of each data's halves. The part is where the two differ most along the edge.
 
     Args:
         path: The PNG.
-        runs: Of one seed, by arm.
-        pairs: Held out.
+        runs: Of one seed, by data and arm; the same arms of each.
+        held_out: The pictures, by data.
     """
-    predictors = {arm: load_model(run.folder / "last.pth") for arm, run in runs.items()}
-    chosen = []
-    for third in np.array_split(np.arange(len(pairs)), min(SHOWN, len(pairs))):
-        looked_at = [_look(pairs[index], predictors) for index in third]
-        chosen.append(max(looked_at, key=lambda each: abs(each["gain"])))
-    columns = 2 + 2 * len(runs)
-    figure = Figure(figsize=(columns * CELL_PX / 130, 2 * len(chosen) * CELL_PX / 130 * 0.82), dpi=130)
-    panels = figure.subplots(2 * len(chosen), columns, squeeze=False)
-    for number, each in enumerate(chosen):
-        top, left, side = each["window"]
-        for row, part in ((2 * number, np.s_[:, :]), (2 * number + 1, np.s_[top : top + side, left : left + side])):
-            whole = row % 2 == 0
-            cells = {"image": each["rgb"][part], "true alpha": quantise(each["alpha"][part])}
-            cells |= {arm: quantise(alpha[part]) for arm, alpha in each["alphas"].items()}
-            cells |= {
-                f"error, {arm}": error_heat(alpha[part], each["alpha"][part]) for arm, alpha in each["alphas"].items()
-            }
-            for axes, (title, cell) in zip(panels[row], cells.items(), strict=True):
-                size = shrunk_size(cell.shape[:2], CELL_PX)
-                axes.imshow(shrink(cell, size), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-                axes.set_axis_off()
-                alpha = each["alphas"].get(title)
-                text = title if alpha is None or not whole else f"{title}: SAD {sad(alpha, each['alpha']):.2f}"
-                if whole:
-                    axes.set_title(text, fontsize=7, color=INK, pad=3)
-    figure.subplots_adjust(left=0.005, right=0.995, top=0.97, bottom=0.005, wspace=0.03, hspace=0.06)
+    shown = []
+    for data, of_data in runs.items():
+        predictors = {arm: load_model(run.folder / "last.pth") for arm, run in of_data.items()}
+        pairs = held_out[data]
+        for half in np.array_split(np.arange(len(pairs)), min(SHOWN, len(pairs))):
+            looks = sorted((look(pairs[index], predictors) for index in half), key=lambda each: each.gain)
+            shown.append(looks[len(looks) // 2])
+    arms = list(next(iter(runs.values())))
+    columns = ["image", "true alpha", *arms, *(f"error, {arm}" for arm in arms)]
+    width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
+    tall = [round(min(1.0, each.alpha.shape[0] / each.alpha.shape[1]) * CELL_PX) for each in shown]
+    height = HEAD_PX + sum(tall) + len(shown) * (CELL_PX + 4 * GAP_PX)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+
+    def place(column: int, top: int, cell_height: int, picture: np.ndarray) -> Any:
+        left = GAP_PX + column * (CELL_PX + GAP_PX)
+        axes = figure.add_axes((left / width, 1 - (top + cell_height) / height, CELL_PX / width, cell_height / height))
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_axis_off()
+        return axes
+
+    top = HEAD_PX
+    for column, title in enumerate(columns):
+        x = GAP_PX + column * (CELL_PX + GAP_PX) + CELL_PX / 2
+        figure.text(x / width, 1 - HEAD_PX / 2 / height, title, fontsize=10, color=INK, ha="center", va="center")
+    for each, cell_height in zip(shown, tall, strict=True):
+        size = shrunk_size(each.alpha.shape, CELL_PX)
+        for column, cell in enumerate(each.cells(np.s_[:, :])):
+            axes = place(column, top, cell_height, shrink(cell, size))
+            if 2 <= column < 2 + len(arms):
+                error = sad(each.alphas[arms[column - 2]], each.alpha)
+                axes.text(
+                    0.03, 0.03, f"SAD {error:.2f}", transform=axes.transAxes, fontsize=7, color="white",
+                    bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
+                )  # fmt: skip
+            if column == 0:
+                scale = size[1] / each.alpha.shape[1]
+                corner = (each.left * scale, each.top * scale)
+                for colour, line in (("white", 2.4), ("#d62728", 1.4)):
+                    side = each.side_px * scale
+                    axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=line))
+        top += cell_height + GAP_PX
+        part = np.s_[each.top : each.top + each.side_px, each.left : each.left + each.side_px]
+        for column, cell in enumerate(each.cells(part)):
+            place(column, top, CELL_PX, cell)
+        top += CELL_PX + 3 * GAP_PX
     write_figure(path, figure)
 
 
-def _look(pair: Pair, predictors: Mapping[str, Any]) -> dict[str, Any]:
-    """A picture with all alphas, what the last one gains over the first, and the square where the two differ most."""
+class Look(NamedTuple):
+    """A picture as several networks see it.
+
+    Attributes:
+        rgb: uint8 (H, W, 3).
+        alpha: Truth, float32 (H, W) in [0, 1].
+        alphas: By arm, likewise.
+        gain: How much less wrong the last one is than the first, a mean over what is near the edge.
+        top, left, side_px: The square along the edge where these two differ most.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray
+    alphas: dict[str, np.ndarray]
+    gain: float
+    top: int
+    left: int
+    side_px: int
+
+    def cells(self, part: tuple[slice, slice]) -> list[np.ndarray]:
+        """Image, truth, each alpha and each error of a part, uint8."""
+        alpha, alphas = self.alpha[part], [each[part] for each in self.alphas.values()]
+        errors = [error_heat(each, alpha) for each in alphas]
+        return [self.rgb[part], quantise(alpha), *map(quantise, alphas), *errors]
+
+
+def look(pair: Pair, predictors: Mapping[str, Predictor]) -> Look:
+    """What networks, at least two, make of a picture."""
     rgb, alpha = read_rgb(pair.image), read_alpha(pair.alpha)
     alphas = {arm: predict_alpha(predictor, rgb) for arm, predictor in predictors.items()}
-    first, *_, last = (np.abs(each - alpha) for each in alphas.values())
-    side = max(8, round(CROP_SHARE * min(alpha.shape)))
-    window = best_window(np.abs(first - last), side)
-    gain = float((first - last).sum() / max(1.0, alpha.size))
-    return {"rgb": rgb, "alpha": alpha, "alphas": alphas, "gain": gain, "window": (window.top, window.left, side)}
+    near = edge_distance(alpha) <= max(BAND_RADII_PX[1], NEAR_SHARE * min(alpha.shape))
+    first, *_, last = (np.where(near, np.abs(each - alpha), 0) for each in alphas.values())
+    side_px = max(8, round(CROP_SHARE * min(alpha.shape)))
+    window = best_window(np.abs(first - last), side_px)
+    gain = float((first - last).sum() / max(1, near.sum()))
+    return Look(rgb, alpha, alphas, gain, window.top, window.left, side_px)
