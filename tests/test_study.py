@@ -85,7 +85,7 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
     assert list(rows) == [*STRATEGIES, DENSE] and content["images"] == {"pictures": 3}
     for row in rows.values():
         assert row["seed"] == 4 and all(np.isfinite(row[score]) for score in SCORES)
-        assert [each["epoch"] for each in row["validation"]] == [1]
+        assert [each["epoch"] for each in row["validation"]] == [1] and row["steps"] == 1 and row["step_s"] > 0
     last = rows["baseline"]["validation"][-1]["SAD"]
     assert rows["baseline"]["SAD"] == pytest.approx(last, rel=1e-5), "the same pictures, the last weights"
     predictor = load_model(tmp_path / "runs/pictures/tsr-4/last.pth")
@@ -137,7 +137,7 @@ def test_what_is_under_way_is_saved_and_continued(run: Callable, data: Path, tmp
 
 def test_the_table_says_mean_and_spread() -> None:
     rows = [
-        {"data": "d", "arm": arm, "seed": seed, "training_s": 60.0, **dict.fromkeys(SCORES, value)}
+        {"data": "d", "arm": arm, "seed": seed, "step_s": 0.5, **dict.fromkeys(SCORES, value)}
         for arm, values in (("tsr", (1.0, 2.0)), ("baseline", (4.0,))) for seed, value in enumerate(values)
     ]  # fmt: skip
     lines = as_markdown(rows, {"d": 7}).splitlines()

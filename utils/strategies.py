@@ -19,6 +19,7 @@ from utils.evaluation import predictions
 from utils.files import write_json
 from utils.images import MAX_PIXELS
 from utils.inference import Predictor, load_model
+from utils.learner import PARTS
 from utils.metrics import matting
 from utils.pairs import Pair
 from utils.run_folder import read_tables
@@ -87,20 +88,13 @@ def training_command(run: Run, *, preset: str, dataset: str, data_root: Path, ep
 def score(run: Run, pairs: Sequence[Pair], device: str) -> None:
     """Scores the last weights of a run, not those that were best on these very pictures, and writes what it measured.
 
-    The file holds the mean of each metric by arm, for `tsr` routed and dense; and, by epoch, what validation said.
+    The file holds the mean of each metric by arm, for `tsr` routed and dense.
     """
     predictor = load_model(run.folder / "last.pth", device)
     scores = {run.arm: mean_scores(predictor, pairs)}
     if run.arm == "tsr":
         scores[DENSE] = mean_scores(replace(predictor, routing=predictor.routing.everything()), pairs)
-    tables = read_tables(run.folder)
-    seconds = tables.log[["data_s", "forward_s", "backward_s", "step_s"]].sum(axis=1).groupby(tables.log["epoch"])
-    content = {
-        "scores": scores,
-        "validation": tables.validation.replace({np.nan: None}).to_dict("records"),
-        "training_s": float(seconds.sum().sum()),
-    }
-    write_json(run.folder / RESULT, content)
+    write_json(run.folder / RESULT, {"scores": scores})
 
 
 def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
@@ -120,13 +114,20 @@ def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]
 
 
 def gather(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A row for each arm of each scored run: data, arm, seed, the scores, validation by epoch, and seconds."""
+    """A row for each arm of each scored run: data, arm, seed, steps, seconds a step, the scores, validation by epoch.
+
+    The seconds are the median over the log's rows: a training may have been interrupted, or had company.
+    """
     rows = []
     for run in runs:
         if not run.is_scored:
             continue
+        log, validation = read_tables(run.folder)
+        about = {
+            "data": run.data, "seed": run.seed, "steps": int(log["step"].max()),
+            "step_s": float(log[[f"{part}_s" for part in PARTS]].sum(axis=1).median()),
+            "validation": validation.replace({np.nan: None}).to_dict("records"),
+        }  # fmt: skip
         content = json.loads((run.folder / RESULT).read_text(encoding="utf-8"))
-        for arm, scores in content["scores"].items():
-            about = {"data": run.data, "arm": arm, "seed": run.seed, "training_s": content["training_s"]}
-            rows.append({**about, **scores, "validation": content["validation"]})
+        rows += [{**about, "arm": arm, **scores} for arm, scores in content["scores"].items()]
     return rows

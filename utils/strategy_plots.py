@@ -45,12 +45,12 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) ->
     parts = []
     for data, of_data in pd.DataFrame(rows).groupby("data", sort=False):
         parts += [f"### {data}: {images[data]} pictures that no network was trained on", ""]
-        parts += ["| arm | seeds | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | minutes |"]
+        parts += ["| arm | seeds | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s a step |"]
         parts += ["|---|" + "---|" * (len(COLUMNS) + 2)]
         for arm in sorted(of_data["arm"].unique(), key=list(COLOURS).index):
             runs = of_data[of_data["arm"] == arm]
             cells = [_spread(factor * runs[score]) for score, (_, factor) in COLUMNS.items()]
-            parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} | {runs['training_s'].mean() / 60:.1f} |"]
+            parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} | {runs['step_s'].mean():.2f} |"]
         parts += [""]
     return "\n".join(parts)
 
