@@ -141,7 +141,7 @@ def tell(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequen
     text = as_markdown(rows, images)
     write_atomically(config.out / "study.md", lambda file: file.write(text.encode()))
     save_convergence(config.out / "convergence.png", rows)
-    save_bands(config.out / "bands.png", rows)
+    save_bands(config.out / "bands.png", rows, held_out)
     print(text)
 
 

@@ -114,7 +114,7 @@ def save_curves(path: Path, log: pd.DataFrame, validation: pd.DataFrame, constan
             style = {"label": term, "lw": 1.1} if term in named else {"color": GRID, "lw": 0.9, "zorder": 1}
             loss_axes.plot(log["step"], log[term], **style, **_point(log))
         loss_axes.plot(log["step"], log["total"], lw=1.8, color=INK, label="total", **_point(log))
-        _use_log_scale(loss_axes)
+        use_log_scale(loss_axes)
         rate_axes = loss_axes.twinx()
         rate_axes.plot(log["step"], log["learning_rate"], lw=0.8, ls=":", color=REFERENCE)
         rate_axes.set_yticks([])
@@ -235,7 +235,7 @@ def save_comparison(path: Path, runs: Mapping[str, RunTables]) -> None:
             sad_axes.plot(epochs, validation["coarse_SAD"], "--", lw=0.9, **style)
         sad_axes.plot(epochs, validation["SAD"], lw=1.6, **style)
         error_axes.plot(epochs, 1000 * validation["MSE"], lw=1.6, **style)
-    _use_log_scale(loss_axes)
+    use_log_scale(loss_axes)
     rate_axes.set_ylim(0)
     style_axes(loss_axes, "training loss (faint: rows as logged)", "step")
     style_axes(sad_axes, "validation SAD (sum / 1000, whole image; dashed: coarse)", "epoch")
@@ -285,7 +285,7 @@ def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         axes.plot(*zip(*sorted(points), strict=True), label=label, color=colours.get(preset, REFERENCE), **style)
     for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
         scale("log", base=2)
-        _plain_numbers(axis)
+        plain_numbers(axis)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     style_axes(axes, f"seconds a photograph, {rows[0]['device']}", "megapixels")
     write_figure(path, figure)
@@ -296,14 +296,14 @@ def _point(rows: pd.DataFrame) -> dict[str, Any]:
     return {"marker": "o", "ms": 3} if len(rows) == 1 else {}
 
 
-def _use_log_scale(axes) -> None:
+def use_log_scale(axes) -> None:
     """A logarithmic y axis that has numbers also where it spans less than a factor of ten."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    _plain_numbers(axes.yaxis)
+    plain_numbers(axes.yaxis)
 
 
-def _plain_numbers(axis) -> None:
+def plain_numbers(axis) -> None:
     """0.1 instead of a power of ten, whose typesetting asks for fonts that not every machine has."""
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("")

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from utils.boundary import edge_distance
+from utils.boundary import boundary_band, edge_distance
 from utils.gallery import error_heat
 from utils.images import quantise, read_alpha, read_rgb
 from utils.inference import Predictor, load_model, predict_alpha
 from utils.metrics import sad
 from utils.pairs import Pair
-from utils.plots import COARSE, INK, REFERENCE, REFINED, style_axes, write_figure
+from utils.plots import COARSE, INK, REFERENCE, REFINED, style_axes, use_log_scale, write_figure
 from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink, shrunk_size
 from utils.strategies import ARMS, DENSE, STRATEGIES, Run
@@ -34,6 +35,7 @@ COLUMNS = {  # of the table: score to heading and factor
 COLOURS = dict(zip([*ARMS, DENSE], [
     REFERENCE, COARSE, REFINED, "#8b3a62", "#3a9d5d", "#c97b3a", "#6b5fa8", "#b0475a", "#4f7942", "#7fb3c4",
 ], strict=True))  # fmt: skip
+RATIOS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10)
 BANDS = {"MSE": "whole image", "MSE_band30": "30 px", "MSE_band10": "10 px", "MSE_band3": "3 px"}
 SHOWN = 2  # pictures of each data
 CROP_SHARE, NEAR_SHARE = 0.3, 0.03  # of a picture's shorter side: a part's side, and what counts as near the edge
@@ -75,17 +77,24 @@ def save_convergence(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             axes.plot(chosen.mean(), color=COLOURS[arm], lw=width, label=arm, ls="-" if arm in STRATEGIES else "--")
             if arm in STRATEGIES:
                 axes.fill_between(chosen.min().index, chosen.min(), chosen.max(), color=COLOURS[arm], alpha=0.15, lw=0)
-        axes.set_yscale("log")
+        use_log_scale(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         style_axes(axes, name, "epoch")
     panels[0].set_ylabel("validation SAD (sum / 1000), mean over seeds", fontsize=8, color=INK)
     panels[-1].legend(fontsize=7, frameon=False)
     write_figure(path, figure)
 
 
-def save_bands(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws how the MSE differs from the baseline's, over the whole image and ever closer to the edge.
+def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[str, Sequence[Pair]]) -> None:
+    """Draws each arm's MSE as a multiple of the baseline's, over the whole image and ever closer to the edge.
 
-    Most pixels are easy: what happens at the edge hardly shows in a mean over all of them.
+    Most pixels are easy: what happens at the edge hardly shows in a mean over all of them. Bars are means over the
+    seeds, thin lines the seeds' ends.
+
+    Args:
+        path: The PNG.
+        rows: From `utils.strategies.gather`.
+        held_out: The pictures, by data.
     """
     table = pd.DataFrame(rows)
     names = [name for name in table["data"].unique() if "baseline" in set(table[table["data"] == name]["arm"])]
@@ -94,21 +103,30 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(0.6 + 5.4 * len(names), 4.0), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        means = table[table["data"] == name].groupby("arm")[list(BANDS)].mean()
-        arms = [arm for arm in COLOURS if arm in means.index and arm not in ("baseline", DENSE)]
+        by_arm = table[table["data"] == name].groupby("arm")[list(BANDS)]
+        arms = [arm for arm in COLOURS if arm in by_arm.groups and arm not in ("baseline", DENSE)]
+        mean, low, high = (each / by_arm.mean().loc["baseline"] for each in (by_arm.mean(), by_arm.min(), by_arm.max()))
         for index, arm in enumerate(arms):
             places = np.arange(len(BANDS)) + (index - (len(arms) - 1) / 2) * 0.84 / max(1, len(arms))
-            change = means.loc[arm] / means.loc["baseline"] - 1
-            axes.bar(places, change, 0.79 / len(arms), color=COLOURS[arm], label=arm)
-        axes.axhline(0, color=INK, lw=0.8)
-        axes.set_xticks(np.arange(len(BANDS)), list(BANDS.values()))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+            axes.bar(places, mean.loc[arm] - 1, 0.79 / len(arms), bottom=1, color=COLOURS[arm], label=arm)
+            axes.vlines(places, low.loc[arm], high.loc[arm], color=INK, lw=0.8)
+        axes.axhline(1, color=INK, lw=0.8)
+        shares = [1.0, *(band_share(held_out[name], radius) for radius in reversed(BAND_RADII_PX))]
+        labels = [f"{band}\n{share:.0%} of pixels" for band, share in zip(BANDS.values(), shares, strict=True)]
+        axes.set_xticks(np.arange(len(BANDS)), labels)
+        use_log_scale(axes)
+        axes.yaxis.set_major_locator(FixedLocator(RATIOS))
         style_axes(axes, name, "where the error is measured: distance from the true edge")
         axes.grid(visible=False, axis="x")
-    panels[0].set_ylabel("MSE against the baseline's", fontsize=8, color=INK)
+    panels[0].set_ylabel("MSE, as a multiple of the baseline's", fontsize=8, color=INK)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     write_figure(path, figure)
+
+
+def band_share(pairs: Sequence[Pair], radius_px: int) -> float:
+    """Mean share of pictures' pixels that are not further from the true edge."""
+    return float(np.mean([boundary_band(read_alpha(pair.alpha), radius_px).mean() for pair in pairs]))
 
 
 def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: Mapping[str, Sequence[Pair]]) -> None:
