@@ -31,11 +31,6 @@ class Layer:
         self.premultiplied[crop] = blend(self.premultiplied[crop], colour, rest, opacity)
         self.alpha[crop] = self.alpha[crop] * rest + opacity
 
-    def erase(self, box: Box, opacity: np.ndarray) -> None:
-        """Takes away what lies under the crop's `opacity` (h, w)."""
-        self.premultiplied[box.slices] *= (1 - opacity)[..., None]
-        self.alpha[box.slices] *= 1 - opacity
-
 
 def blend(first: np.ndarray, second: np.ndarray, first_weight: np.ndarray, second_weight: np.ndarray) -> np.ndarray:
     """first * first_weight + second * second_weight for weights (H, W) that sum to one."""
