@@ -168,9 +168,7 @@ class OptimConfig:
     backbone_learning_rate: float = 5e-5  # peak, of the encoder: it starts from ImageNet
     weight_decay: float = 0.05  # on matrices; never on biases, norms and position biases
     warmup_steps: int = 500  # from 0 to the peak
-    layer_decay: float = (
-        1.0  # factor on the encoder's learning rate from block to block, towards its input; 0.8 is usual
-    )
+    layer_decay: float = 1.0  # factor on the encoder's learning rate from block to block, towards its input; often 0.8
     clip_norm: float = 1.0  # largest gradient norm
     max_dropped_steps: int = 20  # so many in a row that are not finite end the run; fp16 needs some to find its scale
     ema_decay: float = 0.0  # of an average of the weights over the steps, which is then what predicts; 0: no average
@@ -640,7 +638,7 @@ class SolveConfig:
     split: str = "train"  # a split of it
     output: Path = Path("foregrounds")  # NAME.png, RGB, one for each image
     backgrounds_output: Path | None = None  # the solved backgrounds as well
-    method: ForegroundMethod = "multilevel"  # of pymatting; blur-fusion needs no pymatting
+    method: ForegroundMethod = "blur-fusion"  # as training and prediction; multilevel is pymatting's
     overwrite: bool = False  # solve again what is there
     num_workers: int | None = None  # processes; one a CPU core if not given
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)
@@ -660,7 +658,7 @@ class ComposeConfig:
     output: Path = Path("composed")  # train/ and test/ are made here, each with im/ gt/ trimap/
     per_foreground: int = 20  # composites of each foreground, on as many backgrounds
     test_share: float = 0.0  # of foregrounds and of backgrounds, kept for test/ alone; 1: all
-    solve: Literal["multilevel", "blur-fusion", "none"] | None = None  # their colours; multilevel if there are --alphas
+    solve: ForegroundMethod | Literal["none"] | None = None  # their colours; default: blur-fusion with --alphas
     trimap_kernel_px: tuple[int, int] = (3, 25)  # erosion of the certain regions: an ellipse of a random diameter
     image_format: Literal["png", "jpg"] = "png"  # of im/; jpg: quality 95, a quarter of the space
     max_side: int | None = None  # px; shrink longer foregrounds first, with the area filter

@@ -500,7 +500,7 @@ def test_photographs_are_solved_and_cut_outs_are_not_unless_something_else_is_sa
     monkeypatch.setattr(script, "require_method", lambda method: None)
     unsaid = replace(ComposeConfig(), solve=None)
     assert script.solve_method(unsaid) == "none"
-    assert script.solve_method(replace(unsaid, alphas=Path("alphas"))) == "multilevel"
+    assert script.solve_method(replace(unsaid, alphas=Path("alphas"))) == "blur-fusion"
     assert script.solve_method(replace(unsaid, alphas=Path("alphas"), solve="none")) == "none"
 
 

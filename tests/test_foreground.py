@@ -272,7 +272,7 @@ def test_recomposition_error_by_hand() -> None:
 def test_without_pymatting_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymatting", None)
     rgb, alpha = np.zeros((4, 4, 3), dtype=np.uint8), np.full((4, 4), 0.5)
-    for use in (lambda: require_method("multilevel"), lambda: estimate_foreground(rgb, alpha)):
+    for use in (lambda: require_method("multilevel"), lambda: estimate_foreground(rgb, alpha, method="multilevel")):
         with pytest.raises(UserError, match=r"need pymatting .*pip install pymatting, or choose blur-fusion") as caught:
             use()
         assert "\n" not in str(caught.value)

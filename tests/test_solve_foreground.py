@@ -67,11 +67,11 @@ def test_processes_change_nothing(solve: Callable, tmp_path: Path) -> None:
     assert one.out.replace("/one", "/two") == two.out
 
 
-def test_multilevel_is_the_default(run: Callable, data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pymatting")
+def test_blur_fusion_is_the_default(run: Callable, data: Path, tmp_path: Path) -> None:
     assert run(solve_foreground.main, "--data-root", data, "--output", tmp_path / "M", "--num-workers", 1).status == 0
     rgb, alpha = read_rgb(data / "train/im/one.png"), read_alpha(data / "train/gt/one.png")
-    assert np.array_equal(read_rgb(tmp_path / "M/one.png"), estimate_foreground(rgb, alpha).foreground)
+    solved = estimate_foreground(rgb, alpha, method="blur-fusion").foreground
+    assert np.array_equal(read_rgb(tmp_path / "M/one.png"), solved)
 
 
 def test_what_is_done_is_kept_and_the_rest_continues(solve: Callable, tmp_path: Path) -> None:
@@ -233,7 +233,8 @@ def test_wrong_use_is_refused_before_any_work(
     assert "one.jpg = one.png" in refused(solve_foreground.main, "--data-root", data, *output)
     (data / "train/im/one.jpg").unlink()
     monkeypatch.setitem(sys.modules, "pymatting", None)
-    assert re.search("pip install pymatting.*blur-fusion", refused(solve_foreground.main, "--data-root", data, *output))
+    said = refused(solve_foreground.main, "--data-root", data, *output, "--method", "multilevel")
+    assert re.search("pip install pymatting.*blur-fusion", said)
 
 
 def test_a_full_disk_ends_the_run(solve: Callable, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def require_folders_apart(options: ComposeConfig) -> None:
 
 def solve_method(options: ComposeConfig) -> Method | Literal["none"]:
     """The method that solves the foregrounds' colours, or "none"; raises UserError where it cannot be used."""
-    method = options.solve or ("none" if options.alphas is None else "multilevel")
+    method = options.solve or ("none" if options.alphas is None else "blur-fusion")
     if method == "none":
         return method
     if options.alphas is None:

@@ -33,7 +33,7 @@ class Colours(NamedTuple):
     background: np.ndarray
 
 
-def estimate_foreground(rgb: np.ndarray, alpha: np.ndarray, *, method: Method = "multilevel") -> Colours:
+def estimate_foreground(rgb: np.ndarray, alpha: np.ndarray, *, method: Method = "blur-fusion") -> Colours:
     """Separates a picture into the colours of its foreground and of its background.
 
     Where alpha is 1 the foreground is the picture exactly, where it is 0 the background is. The foreground where alpha
