@@ -264,30 +264,38 @@ def _smooth(values: pd.Series) -> pd.Series:
 
 
 def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Draws the time of a photograph over its megapixels, a line a network.
+    """Draws the time of a photograph over its megapixels, a panel a precision and a line a network.
 
     Args:
         path: The PNG.
         rows: Of tools.benchmark: preset, size ("WIDTHxHEIGHT"), precision, dense, seconds, device.
     """
-    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    lines: dict[tuple, list[tuple[float, float]]] = {}
+    lines: dict[str, dict[tuple[str, bool], list[tuple[float, float]]]] = {}
     for row in rows:
         megapixels = float(np.prod([int(side) for side in row["size"].split("x")])) / 1e6
-        lines.setdefault((row["preset"], row["precision"], row["dense"]), []).append((megapixels, row["seconds"]))
-    colours = dict(
-        zip(dict.fromkeys(preset for preset, _, _ in lines), (REFINED, COARSE, "#8b3a62", INK), strict=False)
-    )
-    for (preset, precision, dense), points in lines.items():
-        label = f"{preset}, {precision}{', dense' if dense else ''}"
-        style = {"ls": ":" if dense else "-", "marker": "o" if precision == "fp32" else "s", "ms": 4}
-        axes.plot(*zip(*sorted(points), strict=True), label=label, color=colours.get(preset, REFERENCE), **style)
-    for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
-        scale("log", base=2)
-        plain_numbers(axis)
-    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    style_axes(axes, f"seconds a photograph, {rows[0]['device']}", "megapixels")
+        of_precision = lines.setdefault(row["precision"], {})
+        of_precision.setdefault((row["preset"], row["dense"]), []).append((megapixels, row["seconds"]))
+    presets = list(dict.fromkeys(row["preset"] for row in rows))
+    colours = dict(zip(presets, (REFINED, COARSE, "#8b3a62", "#3a9d5d"), strict=False))
+    figure = Figure(figsize=(1.2 + 4.4 * len(lines), 4.2), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
+    for axes, (precision, of_precision) in zip(panels, lines.items(), strict=True):
+        for (preset, dense), points in of_precision.items():
+            x, y = zip(*sorted(points), strict=True)
+            colour = colours.get(preset, REFERENCE)
+            axes.plot(x, y, "o", ls=":" if dense else "-", lw=1.2 if dense else 2, ms=3 if dense else 5, color=colour)
+            if not dense:  # a dense line is told by its colour
+                axes.annotate(preset, (x[0], y[0]), xytext=(0, -14), textcoords="offset points", fontsize=8, color=colour)
+        for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
+            scale("log", base=2)
+            plain_numbers(axis)
+        axes.margins(0.08, 0.1)
+        style_axes(axes, precision, "megapixels")
+    panels[0].set_ylabel("seconds a photograph", fontsize=8, color=INK)
+    routing = "solid: refined where it is expected to pay"
+    if any(row["dense"] for row in rows):
+        routing += "; dotted: refined everywhere"
+    figure.suptitle(f"{rows[0]['device']}; {routing}", fontsize=9, color=INK)
     write_figure(path, figure)
 
 
