@@ -724,7 +724,8 @@ class PreviewConfig:
     dataset: str = "embedded"  # a name of utils.layouts.DATASETS
     data_root: Path = Path("data/embedded")  # folder that holds it
     split: str = "val"  # a split of it
-    images: int = 5  # pictures, evenly spaced over the split
+    images: int = 5  # pictures of it
+    show: Literal["even", "worst"] = "even"  # which: evenly spaced over the split, or those with the largest MAD
     output: Path = Path("preview.png")  # .png or .jpg
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     max_pixels: int = MAX_PIXELS  # refuse larger files before decoding them (decompression bombs)

@@ -285,7 +285,9 @@ def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             colour = colours.get(preset, REFERENCE)
             axes.plot(x, y, "o", ls=":" if dense else "-", lw=1.2 if dense else 2, ms=3 if dense else 5, color=colour)
             if not dense:  # a dense line is told by its colour
-                axes.annotate(preset, (x[0], y[0]), xytext=(0, -14), textcoords="offset points", fontsize=8, color=colour)
+                axes.annotate(
+                    preset, (x[0], y[0]), xytext=(0, -14), textcoords="offset points", fontsize=8, color=colour
+                )
         for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
             scale("log", base=2)
             plain_numbers(axis)
