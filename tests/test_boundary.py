@@ -8,7 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.boundary import band_scores, boundary_band, boundary_iou, foreground_mask, mba
+from utils.boundary import (
+    band_scores,
+    boundary_band,
+    boundary_iou,
+    edge_length,
+    fog,
+    foreground_mask,
+    mba,
+    sharpness,
+)
 from utils.metrics import mad, mse, sad
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -359,3 +368,41 @@ def test_a_perfect_prediction_is_perfect_whatever_its_levels() -> None:
     target[19:40, 19:40] = 128 / 255
     target[20:40, 20:40] = 1
     assert mba(target, target) == boundary_iou(target, target) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------
+# What an edge looks like
+
+
+def test_the_truth_looks_like_itself() -> None:
+    target = half_plane(40, 60, 30)
+    assert fog(target, target) == 0 and sharpness(target, target) == 1 and edge_length(target, target) == 1
+
+
+def test_fog_is_counted_far_from_the_edge_only() -> None:
+    target = half_plane(40, 60, 30)
+    pred = target.copy()
+    pred[:, 27:33] = 0.5  # within 3 px
+    assert fog(pred, target) == 0
+    pred[:10, :20] = 0.5
+    pred[10:20, :20] = 0.04  # as good as transparent
+    assert fog(pred, target) == pytest.approx(200 / (40 * 54))
+    assert fog(np.full((4, 4), 0.5), np.ones((4, 4))) == 1
+    assert np.isnan(fog(target[:2, 29:31], target[:2, 29:31]))
+
+
+def test_a_blurred_edge_is_less_sharp_where_it_leaves_the_neighbourhood() -> None:
+    """A ramp over 20 px falls by 1/20 a pixel, over 6 of which the truth falls by 1."""
+    target = half_plane(40, 60, 30)
+    ramp = np.clip((np.arange(60, dtype=np.float32) - 19.5) / 20, 0, 1) * np.ones((40, 1), np.float32)
+    assert sharpness(ramp, target) == pytest.approx(6 / 20, rel=1e-5)
+    assert np.isnan(sharpness(ramp, np.ones_like(target)))
+
+
+def test_a_jagged_edge_is_longer() -> None:
+    target = half_plane(40, 60, 30)
+    jagged = target.copy()
+    jagged[::2, 30] = 0
+    assert edge_length(jagged, target) == pytest.approx((40 + 39) / 40)
+    assert edge_length(np.zeros_like(target), target) == 0
+    assert np.isnan(edge_length(target, np.zeros_like(target)))

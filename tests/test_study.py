@@ -22,7 +22,19 @@ from utils.strategy_plots import as_markdown
 from utils.synthetic import write_embedded
 
 ROOT = Path(__file__).resolve().parents[1]
-SCORES = ("SAD", "MSE", "Grad", "Conn", "SAD_band3", "SAD_band10", "SAD_band30", "MSE_band3")
+SCORES = (
+    "SAD",
+    "MSE",
+    "Grad",
+    "Conn",
+    "SAD_band3",
+    "SAD_band10",
+    "SAD_band30",
+    "MSE_band3",
+    "fog",
+    "sharpness",
+    "edge_length",
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +103,7 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
     predictor = load_model(tmp_path / "runs/pictures/tsr-4/last.pth")
     pairs = study.find_pairs(data, "embedded", "val")
     assert mean_scores(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
-    assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5
+    assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5 + 4
     for name in ("results/convergence.png", "results/bands.png", "compared.png"):
         assert min(read_rgb(tmp_path / name).shape[:2]) > 300
     again = run(study.main, *given)
@@ -135,12 +147,16 @@ def test_what_is_under_way_is_saved_and_continued(run: Callable, data: Path, tmp
     assert subprocess.run(["pgrep", "-f", str(folder)], capture_output=True).stdout == b"", "it leaves no process"
 
 
-def test_the_table_says_mean_and_spread() -> None:
-    rows = [
-        {"data": "d", "arm": arm, "seed": seed, "step_s": 0.5, **dict.fromkeys(SCORES, value)}
-        for arm, values in (("tsr", (1.0, 2.0)), ("baseline", (4.0,))) for seed, value in enumerate(values)
-    ]  # fmt: skip
+def test_the_tables_say_mean_and_spread_and_how_soon() -> None:
+    def row(arm: str, seed: int, value: float, curve: tuple[float, ...]) -> dict[str, Any]:
+        validation = [{"epoch": epoch, "SAD": sad} for epoch, sad in enumerate(curve, start=1)]
+        about = {"data": "d", "arm": arm, "seed": seed, "step_s": 0.5, "validation": validation}
+        return {**about, **dict.fromkeys(SCORES, value)}
+
+    rows = [row("tsr", 0, 1.0, (5, 3, 1)), row("tsr", 1, 2.0, (5, 4, 2)), row("baseline", 0, 4.0, (9, 5, 4))]
     lines = as_markdown(rows, {"d": 7}).splitlines()
     assert "7 pictures" in lines[0]
     assert lines[4].startswith("| baseline | 1 | 4.000 | ") and lines[5].startswith("| tsr | 2 | 1.500 ± 0.707 | ")
     assert "| 1500.000 ± 707.107 |" in lines[5], "of MSE, 1e-3"
+    assert lines[9] == "| baseline | 9.000 | 5.000 | 3 of 3 |"
+    assert lines[10] == "| tsr | 5.000 ± 0.000 | 3.500 ± 0.707 | 2 of 3 |", "their mean is at 4 or less then"

@@ -14,6 +14,7 @@ from utils.metrics import check_mattes, mad, mse, sad
 
 MBA_RADII = 5
 BOUNDARY_IOU_WIDTH = 0.02  # of the image's diagonal
+FOG = (0.05, 0.95)  # what is between looks neither transparent nor opaque
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -126,3 +127,42 @@ def band_scores(pred: np.ndarray, target: np.ndarray, radii_px: Sequence[float])
                 scores[f"{prefix}MAD"] = mad(pred, target, region=region)
         table.append(scores)
     return table
+
+
+# ------------------------------------------------------------------------------------------------------------
+# What an edge looks like
+
+
+def fog(pred: np.ndarray, target: np.ndarray, *, beyond_px: float = 3) -> float:
+    """Share of pixels that are neither transparent nor opaque, 0.05 < a < 0.95, where the truth is: in [0, 1].
+
+    Of the pixels further than `beyond_px` from a true edge or a soft pixel; all of them where there is neither, nan
+    where none is that far away.
+    """
+    far = ~(edge_distance(target) <= beyond_px)  # a constant truth has no distances
+    return float(((pred > FOG[0]) & (pred < FOG[1]))[far].mean()) if far.any() else math.nan
+
+
+def sharpness(pred: np.ndarray, target: np.ndarray, *, within_px: float = 3) -> float:
+    """How steep an edge is, as a share of the true one's steepness: Σ |∇a| / Σ |∇b| near it; 1 for the truth itself.
+
+    ∇ are differences of neighbours, forward; near are pixels at most `within_px` from a true edge or a soft pixel. Less
+    than 1 is blurred, more is noise. nan for a truth without an edge.
+    """
+    near = edge_distance(target)[:-1, :-1] <= within_px
+    steepness = [
+        np.hypot(np.diff(alpha, axis=0)[:, :-1], np.diff(alpha, axis=1)[:-1])[near].sum(dtype=np.float64)
+        for alpha in (pred, target)
+    ]
+    return float(steepness[0] / steepness[1]) if steepness[1] else math.nan
+
+
+def edge_length(pred: np.ndarray, target: np.ndarray) -> float:
+    """Length of the edge of a's mask as a multiple of the true one's, in sides of pixels: nan for a truth without one.
+
+    A jagged edge is longer than a smooth one: more than 1 is jagged, less is rounded off.
+    """
+    lengths = []
+    for mask in map(foreground_mask, (pred, target)):
+        lengths.append(sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in (0, 1)))
+    return lengths[0] / lengths[1] if lengths[1] else math.nan

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from utils.boundary import edge_distance
+from utils.boundary import edge_distance, edge_length, fog, sharpness
 from utils.evaluation import predictions
 from utils.files import write_json
 from utils.images import MAX_PIXELS
@@ -40,6 +41,7 @@ ARMS: dict[str, tuple[str, ...]] = {  # to the flags of train.py
 DENSE = "tsr-dense"
 STRATEGIES = ("baseline", "dilation", "tsr")
 METRICS = ("SAD", "MSE", "Grad", "Conn")
+EDGES = {"fog": fog, "sharpness": sharpness, "edge_length": edge_length}
 RESULT = "scores.json"
 
 
@@ -98,9 +100,9 @@ def score(run: Run, pairs: Sequence[Pair], device: str) -> None:
 
 
 def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
-    """The means over pictures of all metrics over the whole image, and of SAD and MSE around the true edge.
+    """Means over pictures: metrics over the whole image, SAD and MSE around the true edge, what the edges look like.
 
-    A picture without pixels of a band takes no part in the band's means.
+    A picture without pixels of a band, or without an edge, takes no part in their means.
     """
     rows: list[dict[str, float]] = []
     for item in predictions(predictor, pairs, num_workers=0, max_pixels=MAX_PIXELS, title="", quiet=True):
@@ -108,9 +110,9 @@ def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]
         bands = {f"_band{radius}": distance_px <= radius for radius in BAND_RADII_PX}
         bands = {suffix: region for suffix, region in bands.items() if region.any()}
         row = matting(pred, item.alpha, METRICS, {"": None})
+        row |= {name: of_edge(pred, item.alpha) for name, of_edge in EDGES.items()}
         rows.append({**row, **(matting(pred, item.alpha, ("SAD", "MSE"), bands) if bands else {})})
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    return pd.DataFrame(rows).mean().to_dict()  # of the values that are numbers
 
 
 def gather(runs: Sequence[Run]) -> list[dict[str, Any]]:

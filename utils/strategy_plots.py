@@ -31,6 +31,9 @@ COLUMNS = {  # of the table: score to heading and factor
     "MSE_band3": ("MSE, 3 px, 1e-3", 1000),
     "Grad": ("Grad", 1),
     "Conn": ("Conn", 1),
+    "fog": ("fog, %", 100),
+    "sharpness": ("sharpness", 1),
+    "edge_length": ("edge length", 1),
 }
 COLOURS = dict(zip([*ARMS, DENSE], [
     REFERENCE, COARSE, REFINED, "#8b3a62", "#3a9d5d", "#c97b3a", "#6b5fa8", "#b0475a", "#4f7942", "#7fb3c4",
@@ -38,12 +41,16 @@ COLOURS = dict(zip([*ARMS, DENSE], [
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10)
 BANDS = {"MSE": "whole image", "MSE_band30": "30 px", "MSE_band10": "10 px", "MSE_band3": "3 px"}
 SHOWN = 2  # pictures of each data
+SHOWN_EPOCHS = (1, 2, 5)  # in the table of convergence
 CROP_SHARE, NEAR_SHARE = 0.3, 0.03  # of a picture's shorter side: a part's side, and what counts as near the edge
 CELL_PX, GAP_PX, HEAD_PX, DPI = 280, 6, 34, 130
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) -> str:
-    """Tables, one for each data: mean and, after a plus-minus sign, standard deviation over the seeds."""
+    """Tables, two for each data: scores at the end, and how soon they are reached.
+
+    Cells are the mean and, after a plus-minus sign, the standard deviation over the seeds.
+    """
     parts = []
     for data, of_data in pd.DataFrame(rows).groupby("data", sort=False):
         parts += [f"### {data}: {images[data]} pictures that no network was trained on", ""]
@@ -53,8 +60,27 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) ->
             runs = of_data[of_data["arm"] == arm]
             cells = [_spread(factor * runs[score]) for score, (_, factor) in COLUMNS.items()]
             parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} | {runs['step_s'].mean():.2f} |"]
-        parts += [""]
+        parts += ["", *_convergence(of_data), ""]
     return "\n".join(parts)
+
+
+def _convergence(rows: pd.DataFrame) -> list[str]:
+    """A table: validation SAD after the first epochs, and the epoch from which it is the baseline's last or less."""
+    curves = {
+        arm: [pd.DataFrame(each).set_index("epoch")["SAD"] for each in runs["validation"]]
+        for arm, runs in rows[rows["arm"] != DENSE].groupby("arm")
+    }
+    epochs = next(iter(curves.values()))[0].index
+    shown = [epoch for epoch in SHOWN_EPOCHS if epoch in epochs]
+    goal = np.mean([curve.iloc[-1] for curve in curves["baseline"]]) if "baseline" in curves else None
+    heading = ["arm", *(f"SAD after epoch {epoch}" for epoch in shown), "the baseline's last SAD in epoch"]
+    lines = ["| " + " | ".join(heading) + " |", "|---|" + "---|" * (len(heading) - 1)]
+    for arm in sorted(curves, key=list(COLOURS).index):
+        cells = [_spread(pd.Series([curve[epoch] for curve in curves[arm]])) for epoch in shown]
+        mean = pd.concat(curves[arm], axis=1).mean(axis=1)
+        reached = [] if goal is None else [epoch for epoch in epochs if mean[epoch] <= goal]
+        lines.append(f"| {arm} | " + " | ".join([*cells, f"{reached[0]} of {epochs[-1]}" if reached else "-"]) + " |")
+    return lines
 
 
 def _spread(values: pd.Series) -> str:
