@@ -930,6 +930,21 @@ class BenchmarkConfig:
         _require("at least 1", lambda v: v >= 1, self, "threads")
 
 
+@dataclass(frozen=True)
+class ArchitectureConfig:
+    """tools/architecture.py."""
+
+    preset: str = "tsr"  # of train.py: whose network is drawn
+    output: Path = Path("figures/tsr_architecture.png")  # .png or .jpg
+
+    def validate(self) -> None:
+        """Raises ValueError, one line with the flag and the remedy."""
+        if self.preset not in PRESETS:
+            raise ValueError(f"--preset {self.preset}: unknown; choose from {', '.join(PRESETS)}")
+        if self.output.suffix not in {".png", ".jpg"}:
+            raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
+
+
 # ---------------------------------------------------------------------------------------------------- command lines
 
 
@@ -1005,7 +1020,7 @@ def _flags(config: Any) -> Iterator[tuple[str, Any]]:
         value = getattr(config, each.name)
         if is_dataclass(value):
             yield from _flags(value)
-        elif each.name != "preset":
+        elif each.type != tyro.conf.Suppress[str]:  # the name of a training preset is no flag of its own
             flag = each.name.replace("_", "-")
             yield f"--{flag}", each.type
             if isinstance(value, bool):

@@ -114,6 +114,7 @@ def test_wrong_use(refused: Callable, data: Path, tmp_path: Path) -> None:
     assert "'baseline'" in refused(study.main, *arguments(data, tmp_path, "--arms", "basline"))
     assert "--seeds" in refused(study.main, *arguments(data, tmp_path, "--seeds", 1, 1))
     assert "--data-roots" in refused(study.main, "--data-roots", "a/x", "b/x")
+    assert "--preset nosuch: unknown" in refused(study.main, "--preset", "nosuch")
 
 
 def test_a_training_that_fails_is_named(run: Callable, data: Path, tmp_path: Path) -> None:
