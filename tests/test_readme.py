@@ -26,8 +26,7 @@ NOT_PLAYED = {  # each with the reason; of make, the recipe is read all the same
 }
 OPTIONAL = {  # what commands need that not everybody has installed
     r"onnx": ("onnx", "onnxscript", "onnxruntime"),
-    r"tools\.(compose|solve_foreground)(?!.*blur-fusion)": ("pymatting",),
-    r"tools\.benchmark_foreground.*pymatting": ("pymatting",),
+    r"tools\..*(multilevel|pymatting)": ("pymatting",),
     r"tools\.app": ("gradio",),
     r"--tensorboard": ("tensorboard",),
 }
