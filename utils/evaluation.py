@@ -34,8 +34,10 @@ class Prediction(NamedTuple):
 
     def preview(self) -> Preview:
         """A row of the preview picture."""
-        alphas = (self.alpha, *(self.pred_alpha(stage) for stage in ("coarse", "error", "refined")))
-        return make_preview(self.rgb, *alphas, self.patches())
+        coarse, gain, refined = (self.pred_alpha(stage) for stage in ("coarse", "error", "refined"))
+        if self.predictor.network.refiner is None:  # what nobody trained says nothing
+            gain = np.zeros_like(gain)
+        return make_preview(self.rgb, self.alpha, coarse, gain, refined, self.patches())
 
     def patches(self) -> list[Patches]:
         """The squares that were refined: chosen once more, as few predictions are asked for them."""

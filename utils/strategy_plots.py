@@ -79,7 +79,9 @@ def _convergence(rows: pd.DataFrame) -> list[str]:
         cells = [_spread(pd.Series([curve[epoch] for curve in curves[arm]])) for epoch in shown]
         mean = pd.concat(curves[arm], axis=1).mean(axis=1)
         reached = [] if goal is None else [epoch for epoch in epochs if mean[epoch] <= goal]
-        lines.append(f"| {arm} | " + " | ".join([*cells, f"{reached[0]:.0f} of {epochs[-1]:.0f}" if reached else "-"]) + " |")
+        lines.append(
+            f"| {arm} | " + " | ".join([*cells, f"{reached[0]:.0f} of {epochs[-1]:.0f}" if reached else "-"]) + " |"
+        )
     return lines
 
 
