@@ -88,7 +88,7 @@ class TeacherConfig:
     teacher_width: int = 32  # channels of the CNN at stride 2; 4x and 8x that at strides 8 and 16
     teacher_epochs: int = 5  # as an auto-encoder of mattes; a random frozen teacher teaches nothing
     teacher_learning_rate: float = 1e-3  # peak, of AdamW; a small network from scratch
-    teacher_warmup_steps: int = 20  # from 0 to the peak
+    teacher_warmup_steps: int = 20  # from 0 to the peak; a fifth of all steps at most
     teacher_checkpoint: Path | None = None  # take the teacher of an earlier run (its teacher.pth)
 
 
@@ -167,7 +167,7 @@ class OptimConfig:
     learning_rate: float = 2e-4  # peak, of everything but the encoder
     backbone_learning_rate: float = 5e-5  # peak, of the encoder: it starts from ImageNet
     weight_decay: float = 0.05  # on matrices; never on biases, norms and position biases
-    warmup_steps: int = 500  # from 0 to the peak
+    warmup_steps: int = 500  # from 0 to the peak; a fifth of all steps at most
     layer_decay: float = 1.0  # factor on the encoder's learning rate from block to block, towards its input; often 0.8
     clip_norm: float = 1.0  # largest gradient norm
     max_dropped_steps: int = 20  # so many in a row that are not finite end the run; fp16 needs some to find its scale

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config import PRESETS, Config, parse_cli
+from config import PRESETS, Config, EmbeddedConfig, parse_cli
 from tools import study
 from utils.images import read_rgb
 from utils.inference import load_model
@@ -44,9 +44,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def arguments(data: Path, out: Path, *more: Any) -> tuple[Any, ...]:
+def arguments(data: Path, out: Path, *more: Any, samples: int = 8) -> tuple[Any, ...]:
     return (
-        "--data-roots", data, "--samples", 8, "--runs", out / "runs", "--out", out / "results",
+        "--data-roots", data, "--samples", samples, "--runs", out / "runs", "--out", out / "results",
         "--figure", out / "compared.png", *more,
     )  # fmt: skip
 
@@ -108,6 +108,16 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
         assert min(read_rgb(tmp_path / name).shape[:2]) > 300
     again = run(study.main, *given)
     assert again.status == 0 and "training" not in again.out and again.created == []
+    other = run(study.main, *arguments(data, tmp_path, "--arms", *STRATEGIES, "--seeds", 4, samples=17))
+    assert other.status == 2 and "--epochs 1 -> 3" in other.err and "baseline-4" in other.err
+
+
+def test_the_embedded_data_is_made_where_it_is_not_there(run: Callable, elsewhere: Path, monkeypatch: Any) -> None:
+    made = []
+    monkeypatch.setattr(study, "write_embedded", lambda root, **sizes: made.append((root, sizes["train"])))
+    finished = run(study.main, "--runs", elsewhere / "runs", "--out", elsewhere / "results")
+    assert made == [(Path("data/embedded"), EmbeddedConfig().train)]
+    assert finished.status == 2 and "data/embedded" in finished.err, "the stand-in made none"
 
 
 def test_wrong_use(refused: Callable, data: Path, tmp_path: Path) -> None:
@@ -128,7 +138,7 @@ def test_a_training_that_fails_is_named(run: Callable, data: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("by", ["budget", "Ctrl-C"])
 def test_what_is_under_way_is_saved_and_continued(run: Callable, data: Path, tmp_path: Path, by: str) -> None:
-    given = [*map(str, arguments(data, tmp_path, "--arms", "baseline", "--seeds", 0)), "--samples", "400"]
+    given = map(str, arguments(data, tmp_path, "--arms", "baseline", "--seeds", 0, samples=400))
     command = [sys.executable, "-m", "tools.study", *given, *(["--budget", "0.25"] if by == "budget" else [])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = tmp_path / "runs/pictures/baseline-0"

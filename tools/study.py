@@ -7,6 +7,7 @@ weights. Interrupted, or when the budget is spent, it saves what is under way; t
 written anew after each network: means over the seeds, and how far they spread.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -14,19 +15,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from math import ceil, inf
 from pathlib import Path
 
-from config import StudyConfig, parse_cli
+from config import PRESETS, Config, EmbeddedConfig, StudyConfig, parse_cli
 from utils.errors import UserError, run_script
 from utils.files import require_writable, write_atomically, write_json
 from utils.inference import select_device
 from utils.pairs import Pair, find_pairs
 from utils.parallel import cpu_cores
-from utils.run_folder import provenance, versions
+from utils.run_folder import differences, provenance, to_json, versions
 from utils.strategies import ARMS, STRATEGIES, Run, gather, plan, score, training_command
 from utils.strategy_plots import as_markdown, save_bands, save_compared, save_convergence
-from utils.synthetic import has_embedded
+from utils.synthetic import has_embedded, write_embedded
 
 TICK_SEC = 0.2
 
@@ -38,10 +40,16 @@ def main() -> int:
         if arm not in ARMS:
             raise UserError(f"--arms {arm!r}: unknown; choose from {', '.join(map(repr, ARMS))}")
     data = {root.name: root for root in config.data_roots}
+    for root in config.data_roots:
+        if root == StudyConfig.data_roots[0] and not root.exists():
+            made = EmbeddedConfig()
+            write_embedded(root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
     held_out = {name: find_pairs(root, dataset_of(root), "val") for name, root in data.items()}
     for folder in (config.runs, config.out, config.figure.parent):
         require_writable(folder, "--runs, --out, --figure")
     runs = plan(list(data), arms, config.seeds, config.runs)
+    for run in runs:
+        refuse_other(config, run, data[run.data])
     left = train_all(config, data, held_out, runs)
     tell(config, runs, held_out)
     draw(config, runs, held_out)
@@ -90,10 +98,10 @@ def train_all(
     return sum(not run.is_scored for run in runs)
 
 
-def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
-    """Begins or continues a training; what it says goes into a log."""
+def command_of(config: StudyConfig, run: Run, root: Path) -> list[str]:
+    """How a network is trained."""
     images = len(find_pairs(root, dataset_of(root), "train"))
-    command = training_command(
+    return training_command(
         run,
         preset=config.preset,
         dataset=dataset_of(root),
@@ -101,6 +109,22 @@ def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
         epochs=max(1, ceil(config.samples / images)),
         device=config.device,
     )
+
+
+def refuse_other(config: StudyConfig, run: Run, root: Path) -> None:
+    """Raises UserError where a network of other settings is scored already; train.py looks at those that are not."""
+    if not run.is_scored:
+        return
+    _, _, preset, *flags = command_of(config, run, root)
+    now = parse_cli(Config, prog="train.py", description="", argv=flags, default=PRESETS[preset]())
+    before = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["config"]
+    if differing := differences(before, to_json(asdict(now))):
+        raise UserError(f"--runs: {run.folder} has other settings ({'; '.join(differing)}); choose another folder")
+
+
+def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
+    """Begins or continues a training; what it says goes into a log."""
+    command = command_of(config, run, root)
     log_of(run).parent.mkdir(parents=True, exist_ok=True)
     threads = str(max(1, cpu_cores() // config.jobs))
     with open(log_of(run), "ab") as log:

@@ -7,7 +7,11 @@ from torch import nn
 
 
 def learning_rate_factor(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """Share of the peak learning rate at an optimiser step, 0-based: linear warm-up, then cosine to zero."""
+    """Share of the peak learning rate at an optimiser step, 0-based: linear warm-up, then cosine to zero.
+
+    The warm-up is a fifth of the steps at most: a run on few pictures would end before its rate had risen.
+    """
+    warmup_steps = min(warmup_steps, total_steps // 5)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

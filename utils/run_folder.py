@@ -353,12 +353,17 @@ FIXED_OF_RUN = {"seed", "precision", "validate_every"}
 
 
 def refuse_differences(before: dict[str, dict], now: dict[str, dict], path: Path) -> None:
-    """Compares two configs, as JSON types: what is trained must be the same, where it runs is free.
+    """Raises UserError, naming the `differences`, where a resume would train something else than the checkpoint."""
+    if differing := differences(before, now):
+        raise UserError(
+            f"--resume: {path} was trained with other settings ({'; '.join(differing)}); use the same ones, or start a "
+            f"new run from its weights with --init-from"
+        )
 
-    Raises:
-        UserError: A resume would train something else than the checkpoint at `path`; each difference is named.
-    """
-    differing = [
+
+def differences(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
+    """What two configs, as JSON types, would train differently, by flag; where it runs is free."""
+    return [
         f"--{name.replace('_', '-')} {before.get(section, {}).get(name)} -> {value}"
         for section, values in now.items()
         if section != "preset"
@@ -366,11 +371,6 @@ def refuse_differences(before: dict[str, dict], now: dict[str, dict], path: Path
         if name not in FREE_ON_RESUME and (section != "run" or name in FIXED_OF_RUN)
         if before.get(section, {}).get(name) != value
     ]
-    if differing:
-        raise UserError(
-            f"--resume: {path} was trained with other settings ({'; '.join(differing)}); use the same ones, or start a "
-            f"new run from its weights with --init-from"
-        )
 
 
 def commit() -> str | None:
