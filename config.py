@@ -275,8 +275,8 @@ class Config:
         if not 0 < self.augment.crop_ratio[0] <= self.augment.crop_ratio[1]:
             raise ValueError("--crop-ratio: give two ratios, 0 < smallest <= largest")
         _require("at least 1", lambda v: v >= 1, model, "window_size", "refiner_blocks")
-        matte_terms = ("l1_weight", "gradient_weight", "laplacian_weight", "ssim_weight", "structure_weight")
-        if all(getattr(self.loss, term) == 0 for term in matte_terms):
+        others = {"coarse_weight", "refined_weight", "alignment_weight", "error_weight"}
+        if not any(weight for name, weight in vars(self.loss).items() if name not in others):
             raise ValueError("every matte loss is switched off: raise --structure-weight or --l1-weight")
         loss = self.loss
         if loss.coarse_weight == 0 and (loss.refined_weight == 0 or not model.refiner):

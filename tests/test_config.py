@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ import torch
 from config import (
     PRESETS,
     AugmentConfig,
+    Backbone,
     CheckConfig,
     ComposeConfig,
     CompositionConfig,
@@ -85,6 +86,10 @@ def differences(a: Config, b: Config) -> set[str]:
 def test_presets_are_the_agreed_ones() -> None:
     agreed = {"tsr", "tsr-tiny", "tsr-fast", "tsr-large", "tsr-nano", "baseline", "dilation", "locator", "demo"}
     assert set(PRESETS) == agreed
+
+
+def test_the_flag_offers_every_backbone() -> None:
+    assert get_args(Backbone) == tuple(BACKBONES)
 
 
 @pytest.mark.parametrize("name", PRESETS)

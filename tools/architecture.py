@@ -16,10 +16,11 @@ from utils.architecture_plot import Captions, draw_architecture
 from utils.errors import run_script
 from utils.example import Example, make_example
 from utils.files import require_writable
+from utils.losses import ALPHA_LOSSES
 from utils.transforms import Preprocess
 
 PHOTOGRAPH = (1536, 2048)  # (H, W) of the picture that is shown, px
-LOSSES = {"l1": "L1", "gradient": "gradient", "laplacian": "Laplacian", "ssim": "SSIM", "structure": "structure"}
+SPELLED = {"l1": "L1", "laplacian": "Laplacian", "ssim": "SSIM"}  # names of losses that are not written as they are
 MOST_CROPS = 4  # of a picture's training crops that are shown
 
 
@@ -69,7 +70,7 @@ def captions_of(config: Config) -> Captions:
     return Captions(
         preset=config.preset,
         backbone=config.model.backbone,
-        loss=tuple(name for term, name in LOSSES.items() if getattr(config.loss, f"{term}_weight") > 0),
+        loss=tuple(SPELLED.get(name, name) for name in ALPHA_LOSSES if getattr(config.loss, f"{name}_weight") > 0),
         teacher=config.teacher.teacher,
         crops=config.augment.native_crops,
         sides_px=(config.routing.patch_px, config.routing.largest_px),

@@ -288,6 +288,15 @@ def error_loss(error_logits: Tensor, coarse_logits: Tensor, refined_logits: Tens
 # ------------------------------------------------------------------------------------------------------------
 # The sum
 
+ALPHA_LOSSES = {  # of each stage's alpha, by the name of their term; each has a weight of MattingLoss
+    "l1": l1_loss,
+    "gradient": gradient_loss,
+    "laplacian": laplacian_loss,
+    "ssim": ssim_loss,
+    "structure": structure_loss,
+}
+OF_LOGITS = {"structure"}  # these take the alpha before the sigmoid
+
 
 @dataclass(frozen=True, kw_only=True)
 class MattingLoss:
@@ -315,10 +324,10 @@ class MattingLoss:
             weight = getattr(self, field.name)
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"loss weight {field.name} must be a finite number >= 0, got {weight}")
-        alpha_terms = (self.coarse_weight or self.refined_weight) and (
-            self.l1_weight or self.gradient_weight or self.laplacian_weight or self.ssim_weight or self.structure_weight
-        )
-        if not (alpha_terms or self.alignment_weight or self.error_weight):
+        of_alpha = any(getattr(self, f"{name}_weight") for name in ALPHA_LOSSES)
+        if not (
+            ((self.coarse_weight or self.refined_weight) and of_alpha) or self.alignment_weight or self.error_weight
+        ):
             raise ValueError("all loss weights are 0: there is nothing to train")
 
     def __call__(
@@ -361,14 +370,7 @@ class MattingLoss:
     def _alpha_terms(self, stage: str, stage_weight: float, logits: Tensor, alpha: Tensor) -> dict[str, Tensor]:
         pred_alpha = _full_precision(logits).sigmoid()  # float32: in bf16 an alpha near 1 has steps of 1/256
         terms: dict[str, Tensor] = {}
-        if self.l1_weight:
-            terms["l1"] = self.l1_weight * l1_loss(pred_alpha, alpha)
-        if self.gradient_weight:
-            terms["gradient"] = self.gradient_weight * gradient_loss(pred_alpha, alpha)
-        if self.laplacian_weight:
-            terms["laplacian"] = self.laplacian_weight * laplacian_loss(pred_alpha, alpha)
-        if self.ssim_weight:
-            terms["ssim"] = self.ssim_weight * ssim_loss(pred_alpha, alpha)
-        if self.structure_weight:
-            terms["structure"] = self.structure_weight * structure_loss(logits, alpha)
+        for name, loss in ALPHA_LOSSES.items():
+            if weight := getattr(self, f"{name}_weight"):
+                terms[name] = weight * loss(logits if name in OF_LOGITS else pred_alpha, alpha)
         return {f"{stage}_{name}": stage_weight * term for name, term in terms.items()}
