@@ -6,7 +6,6 @@ text or in a table, and all of results/README.md, which records long measurement
 
 import importlib.util
 import re
-import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,15 +220,6 @@ def test_commands_are_understood(
     monkeypatch: pytest.MonkeyPatch, page: str, program: str, arguments: list[str]
 ) -> None:
     understand(monkeypatch, program, arguments)
-
-
-def test_recipes_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flags of train.py, in tables of commands."""
-    tables = re.findall(r"^\|.*\| command \|\n(?:\|.*\n)+", PAGES[0].read_text(encoding="utf-8"), re.MULTILINE)
-    recipes = [span for table in tables for span in re.findall(r"`(--[^`]+)`", table)]
-    assert recipes
-    for recipe in recipes:
-        understand(monkeypatch, "train", shlex.split(recipe))
 
 
 def test_files_that_are_named_are_there() -> None:
