@@ -70,7 +70,7 @@ class ModelConfig:
 class RoutingConfig:
     """Which native-resolution patches are refined at inference: arguments of models.Routing."""
 
-    # Alpha that a patch must be expected to gain for each pixel's worth of dense work. A small network kept 95 % of what
+    # Alpha that a patch must be expected to gain for each pixel of dense work. A small network kept 95 % of what
     # dense refinement gains for half of its work (results/README.md).
     error_threshold: float = 0.01
     refine_budget: float = 1.0  # largest share of a picture's pixels that is refined, the most uncertain first
