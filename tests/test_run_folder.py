@@ -100,8 +100,10 @@ def test_resume_without_a_run_names_the_path_and_makes_nothing(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"auto_resume": True}])
 def test_other_peoples_files_are_refused_and_leftovers_of_a_start_are_not(tmp_path, options):
-    for name in (".lock", "config.json", "problems.csv", "teacher.pth", ".12-34.tmp"):
+    for name in (".lock", "config.json", "config.json.damaged", "problems.csv", "teacher.pth", ".12-34.tmp"):
         (tmp_path / name).touch()
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "events.out.tfevents.0").touch()
     RunFolder(tmp_path, **options).close()
     assert not (tmp_path / ".12-34.tmp").exists()
     (tmp_path / "thesis.tex").touch()

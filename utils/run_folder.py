@@ -7,6 +7,7 @@ teacher.csv   reconstruction error an epoch           best.pth        weights, a
 curves.png, previews/epoch_*.png                      epoch_NNN.pth   last.pth as it was after that epoch
 dropped.csv   steps left out, with their files        teacher_training.pth  what a resume of the teacher's needs
 problems.csv  of the pictures                         .lock           who works in the folder
+events/       the tables for TensorBoard, if asked
 """
 
 import csv
@@ -40,7 +41,7 @@ from utils.files import (
 )
 from utils.folder_lock import FolderLock
 
-BEFORE_FIRST_CHECKPOINT = {".lock", "config.json", "problems.csv", "teacher.pth"}
+BEFORE_FIRST_CHECKPOINT = {".lock", "config.json", "config.json.damaged", "problems.csv", "teacher.pth", "events"}
 EPOCH_FILE = re.compile(r"epoch_(\d{3,})\.pth")
 
 
