@@ -35,7 +35,7 @@ class EffortConfig:
 
     refine_budget: float | None = None  # largest share of its pixels, the most uncertain first
     max_patches: int | None = None  # most patches
-    # GB for the refiner's patches at a time; coarse stage and photograph not counted; results are equal
+    # most GB for the refiner's patches at a time; coarse stage and photograph not counted; results are equal
     memory_limit: float | None = None
 
     def validate(self) -> None:
