@@ -83,6 +83,10 @@ class Position:
         """Whether nothing is left to do."""
         return self.epoch >= epochs or (patience is not None and self.since_best >= patience)
 
+    def status(self) -> int:
+        """Of a run that is over: 1 without a best checkpoint, however often it is asked."""
+        return 0 if math.isfinite(self.best_sad) else 1
+
 
 class Trained(nn.Module):
     """All that has gradients, in one forward, so that they can be added up over processes as they come."""
@@ -125,7 +129,7 @@ def train(config: Config, world: Processes) -> int:
             world.each(lambda: refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.loaded))
             if position.is_over(optim.epochs, optim.patience):
                 world.print(f"{folder.loaded}: all is done; {describe_best(folder, position)}")
-                return 0
+                return position.status()
         data = world.first(lambda: find_data(config))
         if checkpoint and checkpoint["data"] != data.fingerprint:
             where = " and ".join(str(each) for each in (config.data.data_root, config.composition.backgrounds) if each)
@@ -133,7 +137,7 @@ def train(config: Config, world: Processes) -> int:
         train_on(config, folder, checkpoint, position, data, world)
         world.print(describe_best(folder, position))
         world.print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
-        return 0 if math.isfinite(position.best_sad) else 1
+        return position.status()
 
 
 def train_on(

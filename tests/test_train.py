@@ -323,6 +323,22 @@ def test_leftovers_of_a_killed_start_do_not_lock_the_folder(monkeypatch, tmp_pat
         run(monkeypatch, *common, tmp_path / "mine")
 
 
+def test_a_run_without_a_best_checkpoint_has_one_status_however_often_it_is_asked(monkeypatch, tmp_path, pictures):
+    """A job queue would take the run for done."""
+    validate = train.validate
+
+    def never_finite(*arguments, **options):
+        found = validate(*arguments, **options)
+        found.scores[:] = [each._replace(values=dict.fromkeys(each.values, float("nan"))) for each in found.scores]
+        return found
+
+    monkeypatch.setattr(train, "validate", never_finite)
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0, "--auto-resume"]
+    for _ in range(2):
+        assert run(monkeypatch, *common, "--run-dir", tmp_path / "run") == 1
+    assert not (tmp_path / "run" / "best.pth").exists()
+
+
 def test_resume_on_other_pictures_is_refused(monkeypatch, tmp_path, pictures):
     root = tmp_path / "data"
     shutil.copytree(pictures, root)
