@@ -35,7 +35,7 @@ from utils.crops import to_crops
 from utils.datasets import AlphaDataset, MattingDataset, Sample
 from utils.distributed import Processes, processes
 from utils.errors import UserError, run_script
-from utils.files import remove_file
+from utils.files import remove_file, to_json
 from utils.inference import Predictor, autocast
 from utils.initial_weights import take_over
 from utils.interruption import Interruption
@@ -46,7 +46,7 @@ from utils.optim import by_depth, count_parameters, parameter_groups
 from utils.pairs import find_layout
 from utils.parallel import start_loader_process, start_method
 from utils.problems import write_problems
-from utils.run_folder import RunFolder, Table, commit, refuse_differences, to_json, versions
+from utils.run_folder import RunFolder, Table, commit, refuse_differences, versions
 from utils.run_log import RunLog
 from utils.sampler import StepSampler
 from utils.seeds import seed_number

@@ -18,11 +18,10 @@ from config import PRESETS
 from models import TSRMatte
 from utils.checkpoint import FORMAT, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from utils.errors import UserError
-from utils.files import sha256_of_file
+from utils.files import sha256_of_file, to_json
 from utils.model_card import LONGEST, complete, describe, read_description, read_scores, training_card
 from utils.onnx_metadata import read_onnx_metadata
 from utils.origins import data_of
-from utils.run_folder import to_json
 from utils.synthetic import write_embedded
 from utils.trainer import Trainer
 
@@ -353,6 +352,7 @@ def test_scores_keep_their_conditions_and_no_path(metrics: Callable[..., Path], 
         ({"source": {"sha256": "0" * 64}}, "not of"),
         ({"source": {"predictions": "mattes"}}, "not of"),
         ({"metrics": {"SAD": float("nan")}}, "not a metrics.json.*not finite"),
+        ({"metrics": {"SAD": None}}, "not a metrics.json.*not finite"),
         ({"metrics": {"SAD": "5"}}, "not a metrics.json"),
         ({"metrics": None}, "not a metrics.json"),
         ({"region": None}, "not a metrics.json"),

@@ -27,7 +27,8 @@ from config import PRESETS
 from utils import files, run_folder
 from utils.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
-from utils.run_folder import RunFolder, Table, commit, refuse_differences, to_json
+from utils.files import to_json
+from utils.run_folder import RunFolder, Table, commit, refuse_differences
 
 FORK = multiprocessing.get_context("fork")  # real processes, without seconds of imports
 

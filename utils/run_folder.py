@@ -336,15 +336,6 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise UserError(f"{path}: not the table of a run ({reason}); move it away") from error
 
 
-def to_json(value: Any) -> Any:
-    """The value as JSON types: paths become text, tuples lists."""
-    if isinstance(value, dict):
-        return {key: to_json(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 FREE_ON_RESUME = {  # of the pictures, names are compared elsewhere; where they lie is free, and what changes no result
     "data_root", "backgrounds", "foregrounds", "on_bad", "max_pixels", "pretrained", "backbone_weights",
     "teacher_checkpoint", "batch_px", "save_every", "keep_epochs", "auto_resume", "tensorboard", "compile",
