@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from training import TINY, stopped_at
+from training import stopped_at, tiny
 
 import train
 from config import PRESETS
@@ -80,13 +80,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders a (5 + 3 pictures, two epochs by two commits) and b, which starts from its weights."""
     root = tmp_path_factory.mktemp("runs")
     write_embedded(root / "pictures", train=5, val=3, long_side=(72, 96), workers=1)
-    common = [*TINY, "--data-root", root / "pictures", "--batch-size", 5, "--teacher-epochs", 1]
+    common = ["--data-root", root / "pictures", "--batch-size", 5, "--teacher-epochs", 1]
     drawn = ["--dataset", "embedded", "--epochs", 2, "--run-dir", root / "a"]
     own = ["--dataset", "custom", "--epochs", 1, "--run-dir", root / "b", "--init-from", root / "a" / "best.pth"]
 
     def run(commit: str, *arguments: Any) -> None:
         patch.setattr(train, "commit", lambda: commit)
-        patch.setattr("sys.argv", list(map(str, ["train.py", "demo", *common, *arguments])))
+        patch.setattr("sys.argv", ["train.py", *tiny(*common, *arguments)])
         train.main()
 
     with pytest.MonkeyPatch.context() as patch:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from training import TINY, same
+from training import same, tiny
 
 import train
 from utils import trainer
@@ -28,7 +28,7 @@ def pictures(tmp_path_factory) -> Path:
 
 def run(monkeypatch, *arguments: object, preset: str = "demo") -> int:
     """train.py in this process; what it raises is what a user would read."""
-    monkeypatch.setattr("sys.argv", ["train.py", preset, *TINY, *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["train.py", *tiny(*arguments, preset=preset)])
     return train.main()
 
 
