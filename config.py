@@ -498,7 +498,7 @@ class EvalConfig:
     trimaps: Path | None = None  # with --predictions: trimaps, paired by name; scores their unknown region as well
     images: Path | None = None  # with --predictions: photographs, paired by name; shown in the report
     out: Path = Path("eval_results")  # metrics.json, per_image.csv and report.html are written here
-    metrics: tuple[Metric, ...] = ()  # default: all; HCE, 1-3 s an image, for DIS only
+    metrics: tuple[Metric, ...] = ()  # default: all; HCE, 1-3 s an image, on DIS5K's benchmarks only
     unknown_region: bool = False  # score it as well where there are no trimaps: they are made from the true alphas
     trimap_kernel_px: int = 25  # of that: the certain regions are eroded by an ellipse of this diameter (P3M, GFM: 25)
     round_predictions: bool = False  # score predictions as 8-bit files would hold them (rounded, never floored)
