@@ -120,7 +120,9 @@ def test_validation_gives_the_same_alpha(predictor: Predictor, pairs: list[Pair]
     assert np.abs(read[-1].pred_alpha("coarse") - alphas["1537x1023"]).max() > 0.05
 
 
-def test_the_rows_of_a_preview_do_not_depend_on_the_number_of_processes(predictor: Predictor, pairs: list[Pair]) -> None:
+def test_the_rows_of_a_preview_do_not_depend_on_the_number_of_processes(
+    predictor: Predictor, pairs: list[Pair]
+) -> None:
     def found_by(processes: int) -> Validation:
         worlds = [Processes(rank, processes, predictor.device) for rank in range(processes)]
         reading = {"previews": 4, "num_workers": 0, "max_pixels": MAX_PIXELS, "interruption": Interruption()}
