@@ -203,6 +203,18 @@ class RunConfig:
         return (inf, 60.0 * int(number)) if minutes else (int(number), inf)
 
 
+def _names(section: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(section))
+
+
+# What has no effect without a refiner, and without a teacher.
+OF_REFINER = (
+    *_names(RoutingConfig), *(name for name in _names(AugmentConfig) if name.startswith("native_")),
+    "refiner_width", "refiner_blocks", "gradient_map", "zero_init", "refined_weight", "error_weight",
+)  # fmt: skip
+OF_TEACHER = (*(name for name in _names(TeacherConfig) if name != "teacher"), "alignment_weight")
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole training run."""
@@ -262,12 +274,7 @@ class Config:
                     raise ValueError(f"--{each.name.replace('_', '-')} has no effect without --backgrounds: give both")
         if composition.backgrounds is not None and composition.background_probability == 0:
             raise ValueError("--background-probability 0 leaves --backgrounds without effect: leave one of them out")
-        if not model.refiner:
-            usual = _of_refiner(PRESETS[self.preset]())  # the preset's, which may differ from the sections' defaults
-            for name, value in _of_refiner(self).items():
-                if value != usual[name]:
-                    flag = name.replace("_", "-")
-                    raise ValueError(f"--{flag} has no effect without a refiner: leave it out, or add --refiner")
+        self._refuse_without_effect()
         if not 1 <= self.augment.native_zoom[0] <= self.augment.native_zoom[1] < inf:
             raise ValueError("--native-zoom: give two factors, 1 <= smallest <= largest")
         _require("at least 1", lambda v: v >= 1, self.augment, "native_crops")
@@ -326,12 +333,32 @@ class Config:
         _require("from 0 to 1", lambda v: 0 <= v <= 1, composition, *chances)
         _require("from 0 to below 1", lambda v: 0 <= v < 1, model, "drop_path_rate")
 
+    def _refuse_without_effect(self) -> None:
+        """Raises ValueError for a setting that is not the preset's own, and has no effect beside the others.
 
-def _of_refiner(config: Config) -> dict[str, Any]:
-    """The settings, by name, that concern the refiner only."""
-    native = {name: value for name, value in asdict(config.augment).items() if name.startswith("native_")}
-    of_model = {name: getattr(config.model, name) for name in ("gradient_map", "zero_init")}
-    return {**asdict(config.routing), **native, **of_model}
+        The weight 0 of a loss says of itself that there is none.
+        """
+        kind, frozen = self.teacher.teacher, self.optim.freeze
+        without = []
+        if not self.model.refiner:
+            without.append((OF_REFINER, "without a refiner: leave it out, or add --refiner"))
+        if kind == "none":
+            without.append((OF_TEACHER, "without a teacher: leave it out, or choose one with --teacher"))
+        if kind == "swin":
+            without.append((("teacher_width",), "on --teacher swin: leave it out"))
+        if frozen in ("encoder", "coarse"):
+            without.append((("backbone_learning_rate", "layer_decay"), f"with --freeze {frozen}: leave it out"))
+        usual, own = _settings(PRESETS[self.preset]()), _settings(self)
+        for names, reason in without:
+            for name in names:
+                if own[name] != usual[name] and not (name.endswith("_weight") and own[name] == 0):
+                    raise ValueError(f"--{name.replace('_', '-')} has no effect {reason}")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings of all sections by name, of which no two have one."""
+    sections = (value for value in vars(config).values() if is_dataclass(value))
+    return {name: value for section in sections for name, value in asdict(section).items()}
 
 
 def tsr() -> Config:

@@ -26,6 +26,7 @@ from config import (
     PreprocessConfig,
     RoutingConfig,
     SolveConfig,
+    TeacherConfig,
     TrimapConfig,
     parse_cli,
     parse_train,
@@ -429,6 +430,11 @@ OF_REFINER = {
     "--error-threshold": "0.1", "--refine-budget": "0.5", "--max-patches": "8", "--patch-px": "64",
     "--largest-px": "64", "--batch-px": "4096",
     "--native-crops": "8", "--native-px": "128", "--native-zoom": "1 2", "--native-on-edge": "0.5",
+    "--refiner-width": "24", "--refiner-blocks": "3", "--refined-weight": "3", "--error-weight": "3",
+}  # fmt: skip
+OF_TEACHER = {
+    "--teacher-width": "64", "--teacher-epochs": "9", "--teacher-learning-rate": "0.1", "--teacher-warmup-steps": "9",
+    "--alignment-weight": "2",
 }  # fmt: skip
 
 
@@ -436,12 +442,43 @@ OF_REFINER = {
 def test_settings_of_the_refiner_need_one(refusal: Callable[..., str], preset: str) -> None:
     names = {field.name for section in (RoutingConfig, AugmentConfig) for field in fields(section)}
     common = {"flip", "crop", "brightness", "contrast", "saturation", "blur", "noise", "jpeg"}
+    names |= {"refiner_width", "refiner_blocks", "refined_weight", "error_weight"}
     assert {flag[2:].replace("-", "_") for flag in OF_REFINER} == {n for n in names if n.split("_")[0] not in common}
     parse_train(preset.split())  # a preset's own values are no mistake of the user's
     for flag, value in OF_REFINER.items():
         line = refusal(parse_train, [*preset.split(), flag, *value.split()])
         assert flag in line and "without a refiner" in line and "--refiner" in line
     parse_train(["tsr", *(word for flag, value in OF_REFINER.items() for word in (flag, *value.split()))])
+
+
+@pytest.mark.parametrize("preset", ["tsr --teacher none", "demo --teacher none", "baseline", "locator"])
+def test_settings_of_the_teacher_need_one(refusal: Callable[..., str], preset: str) -> None:
+    own = {flag[2:].replace("-", "_") for flag in OF_TEACHER} | {"teacher", "teacher_checkpoint"}
+    assert own == {field.name for field in fields(TeacherConfig)} | {"alignment_weight"}
+    parse_train(preset.split())
+    for flag, value in OF_TEACHER.items():
+        line = refusal(parse_train, [*preset.split(), flag, value])
+        assert flag in line and "without a teacher" in line and "--teacher" in line
+    parse_train(["tsr", *(word for pair in OF_TEACHER.items() for word in pair)])
+
+
+def test_the_weight_0_says_that_a_loss_is_none() -> None:
+    off = ["--refined-weight", "0", "--error-weight", "0", "--alignment-weight", "0"]
+    assert parse_train(["tsr", "--no-refiner", "--teacher", "none", *off]).loss.error_weight == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--teacher swin --teacher-width 64",
+        "--freeze encoder --layer-decay 0.8",
+        "--freeze encoder --backbone-learning-rate 1e-3",
+        "--freeze coarse --init-from x.pth --teacher none --layer-decay 0.8",
+    ],
+)
+def test_settings_of_what_is_not_trained_are_refused(refusal: Callable[..., str], flags: str) -> None:
+    line = refusal(parse_train, flags.split())
+    assert flags.split()[-2] in line and "has no effect" in line and flags.split()[0] in line
 
 
 @pytest.mark.parametrize("bound", [{"refine_budget": 0.5}, {"max_patches": 0}, {"memory_limit": 1.0}])
@@ -454,7 +491,8 @@ def test_bounds_on_refinement_need_a_refiner(
     ):
         with_effort(coarse, **bound)
     assert with_effort(coarse, **asdict(EffortConfig())) == coarse
-    assert with_effort(predictor, **bound).routing != predictor.routing
+    unbound = replace(predictor, routing=replace(predictor.routing, batch_px=10**9))
+    assert with_effort(unbound, **bound).routing != unbound.routing
 
 
 def test_no_patches_at_all_may_be_asked_for() -> None:
