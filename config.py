@@ -9,11 +9,11 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
 
@@ -35,7 +35,7 @@ class EffortConfig:
 
     refine_budget: float | None = None  # largest share of its pixels, the most uncertain first
     max_patches: int | None = None  # most patches
-    # GB for the refiner's patches at a time; coarse stage and photograph not counted; results are equal
+    # most GB for the refiner's patches at a time; coarse stage and photograph not counted; results are equal
     memory_limit: float | None = None
 
     def validate(self) -> None:
@@ -203,6 +203,18 @@ class RunConfig:
         return (inf, 60.0 * int(number)) if minutes else (int(number), inf)
 
 
+def _names(section: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(section))
+
+
+# What has no effect without a refiner, and without a teacher.
+OF_REFINER = (
+    *_names(RoutingConfig), *(name for name in _names(AugmentConfig) if name.startswith("native_")),
+    "refiner_width", "refiner_blocks", "gradient_map", "zero_init", "refined_weight", "error_weight",
+)  # fmt: skip
+OF_TEACHER = (*(name for name in _names(TeacherConfig) if name != "teacher"), "alignment_weight")
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole training run."""
@@ -262,12 +274,7 @@ class Config:
                     raise ValueError(f"--{each.name.replace('_', '-')} has no effect without --backgrounds: give both")
         if composition.backgrounds is not None and composition.background_probability == 0:
             raise ValueError("--background-probability 0 leaves --backgrounds without effect: leave one of them out")
-        if not model.refiner:
-            usual = _of_refiner(PRESETS[self.preset]())  # the preset's, which may differ from the sections' defaults
-            for name, value in _of_refiner(self).items():
-                if value != usual[name]:
-                    flag = name.replace("_", "-")
-                    raise ValueError(f"--{flag} has no effect without a refiner: leave it out, or add --refiner")
+        self._refuse_without_effect()
         if not 1 <= self.augment.native_zoom[0] <= self.augment.native_zoom[1] < inf:
             raise ValueError("--native-zoom: give two factors, 1 <= smallest <= largest")
         _require("at least 1", lambda v: v >= 1, self.augment, "native_crops")
@@ -326,12 +333,32 @@ class Config:
         _require("from 0 to 1", lambda v: 0 <= v <= 1, composition, *chances)
         _require("from 0 to below 1", lambda v: 0 <= v < 1, model, "drop_path_rate")
 
+    def _refuse_without_effect(self) -> None:
+        """Raises ValueError for a setting that is not the preset's own, and has no effect beside the others.
 
-def _of_refiner(config: Config) -> dict[str, Any]:
-    """The settings, by name, that concern the refiner only."""
-    native = {name: value for name, value in asdict(config.augment).items() if name.startswith("native_")}
-    of_model = {name: getattr(config.model, name) for name in ("gradient_map", "zero_init")}
-    return {**asdict(config.routing), **native, **of_model}
+        The weight 0 of a loss says of itself that there is none.
+        """
+        kind, frozen = self.teacher.teacher, self.optim.freeze
+        without = []
+        if not self.model.refiner:
+            without.append((OF_REFINER, "without a refiner: leave it out, or add --refiner"))
+        if kind == "none":
+            without.append((OF_TEACHER, "without a teacher: leave it out, or choose one with --teacher"))
+        if kind == "swin":
+            without.append((("teacher_width",), "on --teacher swin: leave it out"))
+        if frozen in ("encoder", "coarse"):
+            without.append((("backbone_learning_rate", "layer_decay"), f"with --freeze {frozen}: leave it out"))
+        usual, own = _settings(PRESETS[self.preset]()), _settings(self)
+        for names, reason in without:
+            for name in names:
+                if own[name] != usual[name] and not (name.endswith("_weight") and own[name] == 0):
+                    raise ValueError(f"--{name.replace('_', '-')} has no effect {reason}")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings of all sections by name, of which no two have one."""
+    sections = (value for value in vars(config).values() if is_dataclass(value))
+    return {name: value for section in sections for name, value in asdict(section).items()}
 
 
 def tsr() -> Config:
@@ -498,7 +525,7 @@ class EvalConfig:
     trimaps: Path | None = None  # with --predictions: trimaps, paired by name; scores their unknown region as well
     images: Path | None = None  # with --predictions: photographs, paired by name; shown in the report
     out: Path = Path("eval_results")  # metrics.json, per_image.csv and report.html are written here
-    metrics: tuple[Metric, ...] = ()  # default: all; HCE, 1-3 s an image, for DIS only
+    metrics: tuple[Metric, ...] = ()  # default: all; HCE, 1-3 s an image, on DIS5K's benchmarks only
     unknown_region: bool = False  # score it as well where there are no trimaps: they are made from the true alphas
     trimap_kernel_px: int = 25  # of that: the certain regions are eroded by an ellipse of this diameter (P3M, GFM: 25)
     round_predictions: bool = False  # score predictions as 8-bit files would hold them (rounded, never floored)
@@ -995,7 +1022,7 @@ def parse_cli(
     """
     argv = sys.argv[1:] if argv is None else argv
     default = cls() if default is None else default
-    _check_flags(argv, dict(_flags(default)), prog)
+    _check_flags(argv, ["--help", *_flags(default)], prog)
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
@@ -1014,29 +1041,32 @@ def parse_cli(
     return parsed
 
 
-def _flags(config: Any) -> Iterator[tuple[str, Any]]:
-    """Flags with the types of their fields."""
+def _flags(config: Any) -> Iterator[str]:
+    """The flags of a config and its sections."""
     for each in fields(config):
         value = getattr(config, each.name)
         if is_dataclass(value):
             yield from _flags(value)
         elif each.type != tyro.conf.Suppress[str]:  # the name of a training preset is no flag of its own
             flag = each.name.replace("_", "-")
-            yield f"--{flag}", each.type
+            yield f"--{flag}"
             if isinstance(value, bool):
-                yield f"--no-{flag}", each.type
+                yield f"--no-{flag}"
 
 
-def _check_flags(argv: list[str], known: dict[str, Any], prog: str) -> None:
-    known, given = {**known, "--help": None}, set()
+def _check_flags(argv: list[str], known: Sequence[str], prog: str) -> None:
+    given: dict[str, str] = {}  # each flag as it was given, by the name of what it sets
     for before, argument in zip(["", *argv], argv, strict=False):
         flag = argument.split("=")[0].replace("_", "-")
         if not argument:
             _fail(f"{before if before in known else 'an argument'} is empty, as a variable is that is not set")
-        if flag in given and get_args(known[flag])[-1:] == (...,):
-            _fail(f"{flag} is given twice, and what the first says would be lost: give it once, with all its values")
         if flag in known:
-            given.add(flag)
+            setting = flag.replace("--no-", "--")
+            if given.get(setting) == flag:
+                _fail(f"{flag} is given twice, and the first would be lost: give it once, with all its values")
+            if setting in given:
+                _fail(f"{given[setting]} contradicts {flag}: give one of them")
+            given[setting] = flag
         if re.match("-[^-0-9]", argument) and argument != "-h":
             _fail(f"{argument}: if that is a file, write ./{argument} ({prog} --help lists the flags)")
         if flag.startswith("--") and flag not in known:

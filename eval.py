@@ -179,7 +179,7 @@ def find_benchmarks(config: EvalConfig) -> list[Benchmark]:
         else:
             pairs = find_benchmark(config.data_root, name, trimaps=True)
         cases = [Case(pair.name, pair.alpha, image=pair.image, trimap=pair.trimap) for pair in pairs]
-        benchmarks.append(checked(config, name, cases, unusable=mismatched))
+        benchmarks.append(checked(config, name, cases, unusable=mismatched, of_dis=layout.name == "DIS5K"))
         if layout.note:
             print(f"note on {name}: {layout.note}")
     return benchmarks
@@ -248,8 +248,12 @@ def checked(
     *,
     missing: Sequence[str] = (),
     unusable: Mapping[str, str] = MappingProxyType({}),
+    of_dis: bool = False,
 ) -> Benchmark:
     """The cases with the way they are scored; unusable ones, and those said to be, are left out or refused.
+
+    HCE takes 1-3 s an image and was made for DIS5K: elsewhere it has to be asked for, in folders of mattes as well,
+    since nobody knows whose they are.
 
     Raises:
         UserError: A file is damaged or of another size, and --allow-missing was not given; or no case is left.
@@ -264,8 +268,7 @@ def checked(
     problems = {**unusable, **problems}
     if not cases:
         raise UserError(f"{name}: nothing to score: {len(missing)} predictions missing, {len(problems)} unusable")
-    # HCE takes 1-3 s an image and was made for DIS.
-    default = [metric for metric in FAMILIES if metric != "HCE" or name.startswith(("DIS-", "DIS5K/"))]
+    default = [metric for metric in FAMILIES if metric != "HCE" or of_dis]
     has_trimaps = cases[0].trimap is not None
     kernel_px = config.trimap_kernel_px if config.unknown_region and not has_trimaps else None
     method = Method(config.metrics or tuple(default), kernel_px, config.round_predictions, config.max_pixels)

@@ -70,7 +70,9 @@ def main() -> int:
         shares = world.gather((outcomes, work.stages.seconds, peak_gb(predictor.device)))
         outcomes = world.interleave([outcomes for outcomes, *_ in shares])
         if world.is_first:
-            report(config, outcomes, time.perf_counter() - started, [share[1:] for share in shares])
+            rest = [share[1:] for share in shares]
+            has_videos = any(job.is_video for job in pending.jobs)
+            report(config, outcomes, time.perf_counter() - started, rest, has_videos=has_videos)
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
@@ -272,13 +274,14 @@ def open_writer(path: Path, video: Video, rendering: Rendering, ffmpeg: str | No
 # ------------------------------------------------------------------------------------------------ at the end
 
 
-def report(config: PredictConfig, outcomes: Sequence[Outcome], seconds: float, shares: Sequence[Sequence]) -> None:
+def report(
+    config: PredictConfig, outcomes: Sequence[Outcome], seconds: float, shares: Sequence[Sequence], *, has_videos: bool
+) -> None:
     """Prints how much was done how fast, and where the time went, by all processes together; names what failed."""
     failed = [outcome.error for outcome in outcomes if outcome.error]
     done = len(outcomes) - len(failed)
-    print(
-        f"{done} of {len(outcomes)} done in {seconds:.1f} s ({done / seconds:.2f} images/s); results in {config.output}"
-    )
+    speed = "" if has_videos else f" ({done / seconds:.2f} images/s)"  # a video is no image, nor are its frames
+    print(f"{done} of {len(outcomes)} done in {seconds:.1f} s{speed}; results in {config.output}")
     stages = Counter()
     for spent, _ in shares:
         stages.update(spent)

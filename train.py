@@ -35,7 +35,7 @@ from utils.crops import to_crops
 from utils.datasets import AlphaDataset, MattingDataset, Sample
 from utils.distributed import Processes, processes
 from utils.errors import UserError, run_script
-from utils.files import remove_file
+from utils.files import remove_file, to_json
 from utils.inference import Predictor, autocast
 from utils.initial_weights import take_over
 from utils.interruption import Interruption
@@ -46,7 +46,7 @@ from utils.optim import by_depth, count_parameters, parameter_groups
 from utils.pairs import find_layout
 from utils.parallel import start_loader_process, start_method
 from utils.problems import write_problems
-from utils.run_folder import RunFolder, Table, commit, refuse_differences, to_json, versions
+from utils.run_folder import RunFolder, Table, commit, refuse_differences, versions
 from utils.run_log import RunLog
 from utils.sampler import StepSampler
 from utils.seeds import seed_number
@@ -82,6 +82,10 @@ class Position:
     def is_over(self, epochs: int, patience: int | None) -> bool:
         """Whether nothing is left to do."""
         return self.epoch >= epochs or (patience is not None and self.since_best >= patience)
+
+    def status(self) -> int:
+        """Of a run that is over: 1 without a best checkpoint, however often it is asked."""
+        return 0 if math.isfinite(self.best_sad) else 1
 
 
 class Trained(nn.Module):
@@ -125,7 +129,7 @@ def train(config: Config, world: Processes) -> int:
             world.each(lambda: refuse_differences(checkpoint["config"], to_json(asdict(config)), folder.loaded))
             if position.is_over(optim.epochs, optim.patience):
                 world.print(f"{folder.loaded}: all is done; {describe_best(folder, position)}")
-                return 0
+                return position.status()
         data = world.first(lambda: find_data(config))
         if checkpoint and checkpoint["data"] != data.fingerprint:
             where = " and ".join(str(each) for each in (config.data.data_root, config.composition.backgrounds) if each)
@@ -133,7 +137,7 @@ def train(config: Config, world: Processes) -> int:
         train_on(config, folder, checkpoint, position, data, world)
         world.print(describe_best(folder, position))
         world.print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
-        return 0 if math.isfinite(position.best_sad) else 1
+        return position.status()
 
 
 def train_on(

@@ -24,8 +24,7 @@ PROGRAMS = SCRIPTS | {f"tools.{path.stem}" for path in ROOT.glob("tools/*.py")} 
 _CPU = "--device cpu "
 SMALL = {
     "train": _CPU + "--backbone nano --no-pretrained --image-size 64 --window-size 2 --decoder-width 8 --previews 1 "
-    "--teacher-width 4 --teacher-epochs 1 --epochs 1 --batch-size 2 --accumulation-steps 1 --num-workers 0 "
-    "--precision fp32",
+    "--epochs 1 --batch-size 2 --accumulation-steps 1 --num-workers 0 --precision fp32",
     "eval": _CPU + "--num-workers 0 --examples 1",
     "predict": _CPU,
     "preprocess_dis5k": "--num-workers 1",
@@ -44,11 +43,9 @@ SMALL = {
     "tools.study_cost": _CPU + "--candidates 4x1 --steps 2 --crop-px 32 --images 1",
     "tools.study_refinement": _CPU + "--images 1 --long-sides 64 96 --rival-side 64",
 }
-# train.py refuses these without a refiner.
+# train.py refuses these without a refiner, and without a teacher.
 WITH_REFINER = "--refiner-width 4 --refiner-blocks 1 --native-px 32 --native-crops 1"
-# A list that is given twice is refused, so the command's own gives way.
-LISTS = {"--arms", "--candidates", "--long-side", "--long-sides", "--precisions", "--presets", "--seeds", "--sides"}
-LISTS |= {"--sizes", "--workers"}
+WITH_TEACHER = "--teacher-width 4 --teacher-epochs 1"
 
 
 def module_name(program: str) -> str:
@@ -65,10 +62,12 @@ def shrink(program: str, arguments: list[str]) -> list[str]:
         preset = arguments[0] if arguments and arguments[0] in config.PRESETS else "tsr"
         if config.PRESETS[preset]().model.refiner and "--no-refiner" not in arguments:
             flags += WITH_REFINER.split()
+        if config.PRESETS[preset]().teacher.teacher != "none" and "--teacher" not in arguments:
+            flags += WITH_TEACHER.split()
     kept, gives_way = [], False
     for each in arguments:
         if each.startswith("--"):
-            gives_way = each in LISTS and each in flags
+            gives_way = each in flags  # what is given twice is refused
         if not gives_way:
             kept.append(each)
     return kept + flags

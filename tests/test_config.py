@@ -27,6 +27,7 @@ from config import (
     PreprocessConfig,
     RoutingConfig,
     SolveConfig,
+    TeacherConfig,
     TrimapConfig,
     parse_cli,
     parse_train,
@@ -231,15 +232,20 @@ def test_other_scripts_have_defaults(script: str) -> None:
     ("argv", "words"),
     [
         (["a.jpg", "--save", "alpha", "--save", "green"], "--save is given twice"),
+        (["a.jpg", "--precision", "fp32", "--precision=bf16"], "--precision is given twice"),
+        (["a.jpg", "--alpha-bits", "8", "--alpha_bits", "8"], "--alpha-bits is given twice"),
+        (["a.jpg", "--overwrite", "--overwrite"], "--overwrite is given twice"),
+        (["a.jpg", "--overwrite", "--no-overwrite"], "--overwrite contradicts --no-overwrite: give one of them"),
+        (["a.jpg", "--no-overwrite", "--overwrite"], "--no-overwrite contradicts --overwrite: give one of them"),
         (["-dash.jpg"], "./-dash.jpg"),
         (["a.jpg", ""], "an argument is empty"),
         (["a.jpg", "--output", ""], "--output is empty"),
     ],
 )
 def test_what_would_be_lost_or_misread_is_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         parse_other("predict.py", argv)
-    assert words in capsys.readouterr().err
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_lists_are_read() -> None:
@@ -429,6 +435,11 @@ OF_REFINER = {
     "--error-threshold": "0.1", "--refine-budget": "0.5", "--max-patches": "8", "--patch-px": "64",
     "--largest-px": "64", "--batch-px": "4096",
     "--native-crops": "8", "--native-px": "128", "--native-zoom": "1 2", "--native-on-edge": "0.5",
+    "--refiner-width": "24", "--refiner-blocks": "3", "--refined-weight": "3", "--error-weight": "3",
+}  # fmt: skip
+OF_TEACHER = {
+    "--teacher-width": "64", "--teacher-epochs": "9", "--teacher-learning-rate": "0.1", "--teacher-warmup-steps": "9",
+    "--alignment-weight": "2",
 }  # fmt: skip
 
 
@@ -436,12 +447,43 @@ OF_REFINER = {
 def test_settings_of_the_refiner_need_one(refusal: Callable[..., str], preset: str) -> None:
     names = {field.name for section in (RoutingConfig, AugmentConfig) for field in fields(section)}
     common = {"flip", "crop", "brightness", "contrast", "saturation", "blur", "noise", "jpeg"}
+    names |= {"refiner_width", "refiner_blocks", "refined_weight", "error_weight"}
     assert {flag[2:].replace("-", "_") for flag in OF_REFINER} == {n for n in names if n.split("_")[0] not in common}
     parse_train(preset.split())  # a preset's own values are no mistake of the user's
     for flag, value in OF_REFINER.items():
         line = refusal(parse_train, [*preset.split(), flag, *value.split()])
         assert flag in line and "without a refiner" in line and "--refiner" in line
     parse_train(["tsr", *(word for flag, value in OF_REFINER.items() for word in (flag, *value.split()))])
+
+
+@pytest.mark.parametrize("preset", ["tsr --teacher none", "demo --teacher none", "baseline", "locator"])
+def test_settings_of_the_teacher_need_one(refusal: Callable[..., str], preset: str) -> None:
+    own = {flag[2:].replace("-", "_") for flag in OF_TEACHER} | {"teacher", "teacher_checkpoint"}
+    assert own == {field.name for field in fields(TeacherConfig)} | {"alignment_weight"}
+    parse_train(preset.split())
+    for flag, value in OF_TEACHER.items():
+        line = refusal(parse_train, [*preset.split(), flag, value])
+        assert flag in line and "without a teacher" in line and "--teacher" in line
+    parse_train(["tsr", *(word for pair in OF_TEACHER.items() for word in pair)])
+
+
+def test_the_weight_0_says_that_a_loss_is_none() -> None:
+    off = ["--refined-weight", "0", "--error-weight", "0", "--alignment-weight", "0"]
+    assert parse_train(["tsr", "--no-refiner", "--teacher", "none", *off]).loss.error_weight == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--teacher swin --teacher-width 64",
+        "--freeze encoder --layer-decay 0.8",
+        "--freeze encoder --backbone-learning-rate 1e-3",
+        "--freeze coarse --init-from x.pth --teacher none --layer-decay 0.8",
+    ],
+)
+def test_settings_of_what_is_not_trained_are_refused(refusal: Callable[..., str], flags: str) -> None:
+    line = refusal(parse_train, flags.split())
+    assert flags.split()[-2] in line and "has no effect" in line and flags.split()[0] in line
 
 
 @pytest.mark.parametrize("bound", [{"refine_budget": 0.5}, {"max_patches": 0}, {"memory_limit": 1.0}])
@@ -454,7 +496,8 @@ def test_bounds_on_refinement_need_a_refiner(
     ):
         with_effort(coarse, **bound)
     assert with_effort(coarse, **asdict(EffortConfig())) == coarse
-    assert with_effort(predictor, **bound).routing != predictor.routing
+    unbound = replace(predictor, routing=replace(predictor.routing, batch_px=10**9))
+    assert with_effort(unbound, **bound).routing != unbound.routing
 
 
 def test_no_patches_at_all_may_be_asked_for() -> None:

@@ -277,6 +277,17 @@ def test_what_does_not_match_in_a_benchmark(
     assert entry["images"] == 1 and entry["reasons"] == {"a": "no image", "b": "no alpha"}
 
 
+@pytest.mark.parametrize("name", ["DIS-mine", "mattes"])
+def test_a_folders_name_does_not_decide_what_is_measured(score: Callable, tmp_path: Path, name: str) -> None:
+    """HCE takes seconds an image: only a benchmark of DIS5K is known to be meant for it."""
+    (tmp_path / "mattes").rename(tmp_path / name)
+    mattes = ("--predictions", tmp_path / name, "--ground-truth", tmp_path / "truth", "--out", "R", *HERE)
+    assert score.run(eval_script.main, *mattes).status == 0
+    assert "HCE" not in read_metrics()[name]["metrics"]
+    assert score.run(eval_script.main, *mattes, "--overwrite", "--metrics", "HCE").status == 0
+    assert "HCE" in read_metrics()[name]["metrics"]
+
+
 def test_all_benchmarks_that_are_there(run: Callable, write_pairs: Callable, checkpoint: Path, tmp_path: Path) -> None:
     for part in (1, 2, 3, 4):
         write_pairs(tmp_path / "data" / "DIS5K" / f"DIS-TE{part}", {f"{part}_{i}": (30, 40) for i in range(part)})

@@ -18,9 +18,9 @@ import export_inference
 from config import PRESETS
 from utils import onnx_export, onnx_photograph
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.files import to_json
 from utils.inference import Predictor, load_model
 from utils.model_card import describe
-from utils.run_folder import to_json
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """utils.files: folders that are checked before the work, by many processes at once, and what is newer than what."""
 
 import errno
+import json
+import math
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from utils import files
@@ -20,6 +24,8 @@ from utils.files import (
     require_apart,
     require_writable,
     temporary_name,
+    to_json,
+    write_json,
 )
 
 
@@ -143,3 +149,22 @@ def test_what_a_kill_left_is_not_copied_into(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
     add_name(path, tmp_path / "b")
     assert path.read_bytes() == (tmp_path / "b").read_bytes() == b"content"
+
+
+class Curve(NamedTuple):
+    removed: np.ndarray
+    work: float
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float32("nan"), np.float64("inf")])
+def test_json_has_no_number_that_is_not_finite(number: float, tmp_path: Path) -> None:
+    """Other languages' parsers refuse the words that Python writes for them."""
+    write_json(tmp_path / "a.json", {"a": [number, 1.0], "curve": Curve(np.array([number, 0.25]), number)})
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": [None, 1.0], "curve": {"removed": [None, 0.25], "work": None}}
+
+
+def test_json_types_of_everything_that_is_recorded() -> None:
+    value = {1024: {"path": Path("a") / "b", "none": None, "yes": True, "sides": (1, np.int64(2)), "name": "a"}}
+    assert to_json(value) == {1024: {"path": "a/b", "none": None, "yes": True, "sides": [1, 2], "name": "a"}}
+    assert to_json(value)[1024]["yes"] is True

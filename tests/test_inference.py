@@ -19,13 +19,16 @@ from models.patches import enlarge
 from models.routing import choose_patches
 from utils import inference
 from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, save_checkpoint
+from utils.distributed import Processes
 from utils.encoding import write_image
 from utils.errors import UserError
 from utils.evaluation import predictions
 from utils.images import MAX_PIXELS, quantise, read_alpha
 from utils.inference import Predictor, load_model, newest_best, predict, predict_alpha, select_device
+from utils.interruption import Interruption
 from utils.pairs import Pair
 from utils.transforms import Preprocess
+from utils.validation import Validation, merge, validate
 
 SIZES = [(1, 1), (1, 7), (33, 97), (160, 160), (641, 427), (1537, 1023)]  # width, height
 TOLERANCE = 1e-5
@@ -115,6 +118,20 @@ def test_validation_gives_the_same_alpha(predictor: Predictor, pairs: list[Pair]
         assert np.array_equal(item.rgb, pictures[item.name])
         assert largest_difference(item.pred_alpha(), alphas[item.name]) <= TOLERANCE
     assert np.abs(read[-1].pred_alpha("coarse") - alphas["1537x1023"]).max() > 0.05
+
+
+def test_the_rows_of_a_preview_do_not_depend_on_the_number_of_processes(
+    predictor: Predictor, pairs: list[Pair]
+) -> None:
+    def found_by(processes: int) -> Validation:
+        worlds = [Processes(rank, processes, predictor.device) for rank in range(processes)]
+        reading = {"previews": 4, "num_workers": 0, "max_pixels": MAX_PIXELS, "interruption": Interruption()}
+        return merge([validate(predictor, pairs, **reading, world=world) for world in worlds], worlds[0])
+
+    alone, together = found_by(1), found_by(3)
+    assert [row["name"] for row in together.scores.per_image] == [pair.name for pair in pairs]
+    assert len(alone.previews) == 4
+    assert [preview.sad for preview in together.previews] == [preview.sad for preview in alone.previews]
 
 
 def test_predict_writes_the_same_alpha(run: Callable, checkpoint: Path, pairs: list[Pair], alphas: dict) -> None:

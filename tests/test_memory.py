@@ -21,7 +21,7 @@ from models import Refiner, Routing, TSRMatte
 from models.patches import Patches
 from models.routing import refine_patches
 from utils.errors import UserError
-from utils.inference import Predictor, batch_px_within, for_inference, load_model, predict_alpha, to_alpha
+from utils.inference import Predictor, batch_px_within, for_inference, load_model, predict_alpha, to_alpha, with_effort
 from utils.memory import OutOfMemory, keep_memory_of, lack_of_memory_told
 from utils.transforms import Preprocess
 
@@ -250,6 +250,12 @@ def test_more_memory_takes_more_at_a_time() -> None:
     taken = [batch_px_within(refiner, gigabytes * 1e9, ROUTING, "fp32") for gigabytes in (0.1, 0.2, 0.4, 0.8)]
     assert all(1.8 * a < b < 2.2 * a for a, b in pairwise(taken))
     assert batch_px_within(refiner, 1e9, ROUTING, "bf16") > batch_px_within(refiner, 1e9, ROUTING, "fp32")
+
+
+def test_a_limit_never_raises_what_is_refined_at_a_time(make_network: Callable) -> None:
+    predictor = build_predictor(make_network(), batch_px=10**6)
+    taken = [with_effort(predictor, memory_limit=limit).routing.batch_px for limit in (2.0, 0.01)]
+    assert taken[0] == 10**6 and 0 < taken[1] < 10**6
 
 
 def test_too_little_memory_for_a_patch() -> None:

@@ -11,18 +11,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from training import TINY, stopped_at
+from training import stopped_at, tiny
 
 import train
 from config import PRESETS
 from models import TSRMatte
 from utils.checkpoint import FORMAT, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from utils.errors import UserError
-from utils.files import sha256_of_file
+from utils.files import sha256_of_file, to_json
 from utils.model_card import LONGEST, complete, describe, read_description, read_scores, training_card
 from utils.onnx_metadata import read_onnx_metadata
 from utils.origins import data_of
-from utils.run_folder import to_json
 from utils.synthetic import write_embedded
 from utils.trainer import Trainer
 
@@ -81,13 +80,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders a (5 + 3 pictures, two epochs by two commits) and b, which starts from its weights."""
     root = tmp_path_factory.mktemp("runs")
     write_embedded(root / "pictures", train=5, val=3, long_side=(72, 96), workers=1)
-    common = [*TINY, "--data-root", root / "pictures", "--batch-size", 5, "--teacher-epochs", 1]
+    common = ["--data-root", root / "pictures", "--batch-size", 5, "--teacher-epochs", 1]
     drawn = ["--dataset", "embedded", "--epochs", 2, "--run-dir", root / "a"]
     own = ["--dataset", "custom", "--epochs", 1, "--run-dir", root / "b", "--init-from", root / "a" / "best.pth"]
 
     def run(commit: str, *arguments: Any) -> None:
         patch.setattr(train, "commit", lambda: commit)
-        patch.setattr("sys.argv", list(map(str, ["train.py", "demo", *common, *arguments])))
+        patch.setattr("sys.argv", ["train.py", *tiny(*common, *arguments)])
         train.main()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -353,6 +352,7 @@ def test_scores_keep_their_conditions_and_no_path(metrics: Callable[..., Path], 
         ({"source": {"sha256": "0" * 64}}, "not of"),
         ({"source": {"predictions": "mattes"}}, "not of"),
         ({"metrics": {"SAD": float("nan")}}, "not a metrics.json.*not finite"),
+        ({"metrics": {"SAD": None}}, "not a metrics.json.*not finite"),
         ({"metrics": {"SAD": "5"}}, "not a metrics.json"),
         ({"metrics": None}, "not a metrics.json"),
         ({"region": None}, "not a metrics.json"),

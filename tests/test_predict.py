@@ -571,6 +571,7 @@ def test_a_video_frame_by_frame(predict: Callable, film: Path) -> None:
     assert finished.status == 0, finished.err
     assert "1 of 1" in finished.out
     cutouts = [f"film_cutout/{index:06}.png" for index in range(1, 10)]
+    assert "1 of 1 done in" in finished.out and "images/s" not in finished.out, "a film is not an image"
     assert results(Path("out")) == sorted(["film_alpha.mp4", "film_green.mp4", *cutouts])
     alphas, greens, originals = frames(Path("out/film_alpha.mp4")), frames(Path("out/film_green.mp4")), frames(film)
     assert len(alphas) == len(greens) == 9

@@ -217,10 +217,3 @@ def test_a_summary_agrees_with_the_mattes(own_predictor: Predictor, make_pair: C
         assert summary[key]["router"] == recall.work_to_remove(0.95, removed, spent)
     assert summary["images_improved"] == 2
     assert summary["bare_work"]["router"] > summary["work"]["router"] >= summary["work"]["oracle"] > 0
-
-
-def test_json_has_no_nan() -> None:
-    curve = recall.Curve(*(np.array([value, 1.0]) for value in (math.nan, 0.25, 0.5, 0.5, 0.5)))
-    found = recall.as_json({1024: {"curve": curve, "name": "a", "none": None, "yes": True, "sides": (1, 2)}})
-    assert found[1024]["curve"]["removed"] == [None, 1.0] and found[1024]["curve"]["gross"] == [0.25, 1.0]
-    assert found[1024]["sides"] == [1, 2] and found[1024]["yes"] is True and found[1024]["name"] == "a"

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
-from training import TINY, Stopped, assert_same_runs, same, stopped_at
+from training import Stopped, assert_same_runs, same, stopped_at, tiny
 
 import train
 from config import RunConfig
@@ -44,7 +44,7 @@ def pictures(tmp_path_factory) -> Path:
 
 def options(pictures: Path, folder: Path, *more: object) -> list[str]:
     places = ["--dataset", "custom", "--data-root", pictures, "--run-dir", folder]
-    return ["demo", *TINY, *map(str, [*places, *OPTIONS, *more])]
+    return tiny(*places, *OPTIONS, *more)
 
 
 def train_here(patch: pytest.MonkeyPatch, pictures: Path, folder: Path, *more: object) -> Path:

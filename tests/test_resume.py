@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from training import TINY, Stopped, assert_same_runs, stop_at, stopped_at
+from training import Stopped, assert_same_runs, stop_at, stopped_at, tiny
 
 import train
 from utils import trainer, validation
@@ -42,7 +42,7 @@ def undrawn(monkeypatch) -> None:
 
 def command(pictures: Path, folder: Path, *arguments: object) -> list[str]:
     options = ["--dataset", "custom", "--data-root", pictures, "--run-dir", folder, *HARD, *arguments]
-    return ["train.py", "demo", *TINY, *map(str, options)]
+    return ["train.py", *tiny(*options)]
 
 
 def run(monkeypatch, pictures: Path, folder: Path, *arguments: object) -> int:

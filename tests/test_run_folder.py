@@ -27,7 +27,8 @@ from config import PRESETS
 from utils import files, run_folder
 from utils.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
-from utils.run_folder import RunFolder, Table, commit, refuse_differences, to_json
+from utils.files import to_json
+from utils.run_folder import RunFolder, Table, commit, refuse_differences
 
 FORK = multiprocessing.get_context("fork")  # real processes, without seconds of imports
 
@@ -100,8 +101,10 @@ def test_resume_without_a_run_names_the_path_and_makes_nothing(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"auto_resume": True}])
 def test_other_peoples_files_are_refused_and_leftovers_of_a_start_are_not(tmp_path, options):
-    for name in (".lock", "config.json", "problems.csv", "teacher.pth", ".12-34.tmp"):
+    for name in (".lock", "config.json", "config.json.damaged", "problems.csv", "teacher.pth", ".12-34.tmp"):
         (tmp_path / name).touch()
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "events.out.tfevents.0").touch()
     RunFolder(tmp_path, **options).close()
     assert not (tmp_path / ".12-34.tmp").exists()
     (tmp_path / "thesis.tex").touch()

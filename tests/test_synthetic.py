@@ -15,7 +15,7 @@ from tools import make_embedded
 from utils.contact_sheet import Tile, contact_sheet
 from utils.errors import UserError
 from utils.images import read_rgb
-from utils.synthetic import MANIFEST, VAL_FIRST_INDEX, composite, recipe_name, write_embedded
+from utils.synthetic import MANIFEST, VAL_FIRST_INDEX, composite, has_embedded, recipe_name, write_embedded
 from utils.synthetic.subjects import RECIPES, ROUND
 
 GREEN = (60, 190, 90)  # behind the cut-outs
@@ -214,3 +214,25 @@ def test_nobody_elses_files_are_removed(tmp_path: Path) -> None:
         write_embedded(tmp_path, **SMALL)
     assert sorted(path.name for path in mine.iterdir()) == ["0000001_fur.jpg", "notes.tmp"]
     assert not (tmp_path / "val").exists()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b'{"version": 4}', b'"version"', b"null"])
+def test_a_manifest_of_something_else_is_none_of_ours(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    assert not has_embedded(tmp_path)
+    with pytest.raises(UserError, match=rf"\({MANIFEST}\).*--dataset custom"):
+        write_embedded(tmp_path, **SMALL)
+    assert (tmp_path / MANIFEST).read_bytes() == content and len(list(tmp_path.iterdir())) == 1
+
+
+def test_pictures_of_an_unknown_start_are_made_anew(tmp_path: Path) -> None:
+    """The power went while the parameters were written down."""
+    write_embedded(tmp_path, **SMALL | {"seed": 9})
+    before = files(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    (tmp_path / f".{MANIFEST}.started").write_text('{"version"')
+    write_embedded(tmp_path, **SMALL)
+    assert has_embedded(tmp_path)
+    write_embedded(tmp_path / "straight", **SMALL)
+    straight = {path.name: path.read_bytes() for path in (tmp_path / "straight").rglob("*.*") if path.is_file()}
+    assert all((tmp_path / name).read_bytes() == straight[Path(name).name] for name in before)

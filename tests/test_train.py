@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from training import TINY, same
+from training import same, tiny
 
 import train
 from utils import trainer
@@ -28,7 +28,7 @@ def pictures(tmp_path_factory) -> Path:
 
 def run(monkeypatch, *arguments: object, preset: str = "demo") -> int:
     """train.py in this process; what it raises is what a user would read."""
-    monkeypatch.setattr("sys.argv", ["train.py", preset, *TINY, *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["train.py", *tiny(*arguments, preset=preset)])
     return train.main()
 
 
@@ -321,6 +321,22 @@ def test_leftovers_of_a_killed_start_do_not_lock_the_folder(monkeypatch, tmp_pat
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="not empty"):
         run(monkeypatch, *common, tmp_path / "mine")
+
+
+def test_a_run_without_a_best_checkpoint_has_one_status_however_often_it_is_asked(monkeypatch, tmp_path, pictures):
+    """A job queue would take the run for done."""
+    validate = train.validate
+
+    def never_finite(*arguments, **options):
+        found = validate(*arguments, **options)
+        found.scores[:] = [each._replace(values=dict.fromkeys(each.values, float("nan"))) for each in found.scores]
+        return found
+
+    monkeypatch.setattr(train, "validate", never_finite)
+    common = ["--data-root", pictures, "--dataset", "custom", "--epochs", 1, "--teacher-epochs", 0, "--auto-resume"]
+    for _ in range(2):
+        assert run(monkeypatch, *common, "--run-dir", tmp_path / "run") == 1
+    assert not (tmp_path / "run" / "best.pth").exists()
 
 
 def test_resume_on_other_pictures_is_refused(monkeypatch, tmp_path, pictures):

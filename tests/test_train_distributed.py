@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import torch
-from training import TIMES, TINY, same
+from training import TIMES, same, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -39,7 +39,7 @@ FEW = ["--batch-size", 1, "--accumulation-steps", 3]  # steps of 3, 3 and 1 imag
 
 
 def arguments(pictures: Path, folder: Path, *more: object) -> list[str]:
-    return ["demo", *TINY, *map(str, [*OPTIONS, "--data-root", pictures, "--run-dir", folder, *more])]
+    return tiny(*OPTIONS, "--data-root", pictures, "--run-dir", folder, *more)
 
 
 # ------------------------------------------------------------------------------- what forked processes do

@@ -288,6 +288,14 @@ def test_blur_softens_picture_and_alpha_alike() -> None:
     assert softened > 15, "all but the narrowest"
 
 
+@pytest.mark.parametrize("blur_px", [0.0, 0.2, 2.5])
+def test_no_blur_is_wider_than_its_largest_radius(blur_px: float) -> None:
+    """Squares at native resolution would see it as many times wider as their zoom is."""
+    transform = TrainTransform(64, **{**OFF, "blur_probability": 1.0, "blur_px": blur_px})
+    radii = [transform.look(128.0, generator(seed)).blur_px for seed in range(50)]
+    assert min(0.5, blur_px) <= min(radii) <= max(radii) <= blur_px
+
+
 @pytest.mark.parametrize("step", ["blur_probability", "noise_probability", "jpeg_probability"])
 def test_probabilities_are_meant(step: str) -> None:
     rgb, alpha = smooth_pair(64, 64)

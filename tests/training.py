@@ -9,10 +9,29 @@ import pandas as pd
 import pytest
 import torch
 
+from config import PRESETS
+
 # Nano at 64 px, whose last feature map is 2x2.
-TINY = ["--image-size", "64", "--window-size", "2", "--decoder-width", "16", "--refiner-width", "8"]
-TINY += ["--teacher-width", "8", "--num-workers", "0", "--warmup-steps", "2", "--previews", "2", "--device", "cpu"]
+TINY = ["--image-size", "64", "--window-size", "2", "--decoder-width", "16", "--num-workers", "0"]
+TINY += ["--warmup-steps", "2", "--previews", "2", "--device", "cpu"]
 TIMES = ["images_per_second", "data_s", "forward_s", "backward_s", "step_s", "peak_memory_gb"]
+
+
+def tiny(*arguments: object, preset: str = "demo") -> list[str]:
+    """A preset made small by `TINY`, and arguments: of those that set the same, which a user may not, the last."""
+    words = list(map(str, arguments))
+    of_preset = PRESETS[preset]()
+    small = list(TINY)
+    if of_preset.model.refiner and "--no-refiner" not in words:
+        small += ["--refiner-width", "8"]
+    if of_preset.teacher.teacher == "cnn" and "--teacher" not in words:
+        small += ["--teacher-width", "8"]
+    given: dict[str, list[str]] = {}
+    for word in [*small, *words]:
+        if word.startswith("--"):
+            given[word.replace("--no-", "--")] = values = []
+        values.append(word)
+    return [preset, *(word for values in given.values() for word in values)]
 
 
 def same(first: object, second: object) -> bool:

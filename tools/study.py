@@ -21,11 +21,11 @@ from pathlib import Path
 
 from config import PRESETS, Config, EmbeddedConfig, StudyConfig, parse_cli
 from utils.errors import UserError, run_script
-from utils.files import require_writable, write_atomically, write_json
+from utils.files import require_writable, to_json, write_atomically, write_json
 from utils.inference import select_device
 from utils.pairs import Pair, find_pairs
 from utils.parallel import cpu_cores
-from utils.run_folder import differences, provenance, to_json, versions
+from utils.run_folder import differences, provenance, versions
 from utils.strategies import ARMS, STRATEGIES, Run, gather, plan, score, training_command
 from utils.strategy_plots import as_markdown, save_bands, save_compared, save_convergence
 from utils.synthetic import has_embedded, write_embedded

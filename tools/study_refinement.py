@@ -29,7 +29,7 @@ from utils.metrics import matting
 from utils.names import shorten
 from utils.pairs import Pair, find_pairs, read_pair
 from utils.progress import progress
-from utils.recall import THRESHOLDS, Recall, Refined, as_json, load_refiner, mean_row, refine, refinement_gain
+from utils.recall import THRESHOLDS, Recall, Refined, load_refiner, mean_row, refine, refinement_gain
 from utils.run_folder import provenance, versions
 from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink
@@ -220,7 +220,7 @@ def write(
 ) -> list[Path]:
     """Writes study.json, recall.png and, where there is a native table, native.png and part.png."""
     paths = [folder / name for name in ("study.json", "recall.png", "native.png", "part.png")]
-    write_json(paths[0], as_json(content))
+    write_json(paths[0], content)
     curves = {side: recall.curves() for side, recall in recalls.items()}
     own = {side: (summary["own"]["work"], summary["own"]["removed"]) for side, summary in content["recall"].items()}
     save_recall(paths[1], curves, own, GOALS, title)

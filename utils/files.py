@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -122,9 +123,28 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON types, indented, by `write_atomically`."""
-    text = json.dumps(content, indent=2)
+    """Writes the `to_json` of a value, indented, by `write_atomically`."""
+    text = json.dumps(to_json(content), indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def to_json(value: Any) -> Any:
+    """The value as JSON types.
+
+    Paths become text, tuples and arrays lists, those with names objects, and numbers that are not finite, which JSON
+    lacks, None.
+    """
+    if isinstance(value, dict):
+        return {key: to_json(each) for key, each in value.items()}
+    if hasattr(value, "_asdict"):
+        return to_json(value._asdict())
+    if isinstance(value, tuple | list):
+        return [to_json(each) for each in value]
+    if hasattr(value, "tolist"):  # of numpy: an array, or a number
+        return to_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def temporary_name(kind: str = "") -> str:

@@ -196,7 +196,7 @@ def with_effort(
         predictor: From `load_model`.
         refine_budget: Largest share of a photograph's pixels that is refined, in [0, 1].
         max_patches: Most patches.
-        memory_limit: GB (10^9 bytes) for what is refined at a time.
+        memory_limit: GB (10^9 bytes) that what is refined at a time may need at most; never is it more than without.
 
     Raises:
         UserError: Not even one patch fits into the memory, or a bound is given and there is no refiner.
@@ -211,7 +211,7 @@ def with_effort(
     routing = replace(predictor.routing, **{name: value for name, value in given.items() if value is not None})
     if memory_limit is not None:
         most = batch_px_within(predictor.network.refiner, memory_limit * 1e9, routing, predictor.precision)
-        routing = replace(routing, batch_px=most)
+        routing = replace(routing, batch_px=min(routing.batch_px, most))  # more is no faster
     return replace(predictor, routing=routing)
 
 

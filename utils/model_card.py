@@ -162,7 +162,7 @@ def read_scores(path: Path, checkpoint: Path, digest: str) -> list[dict[str, Any
             source = {key: entry["source"][key] for key in SETTINGS if key in entry["source"]}
             entries.append({"set": name, **kept, "settings": source})
             digests.add(entry["source"].get("sha256"))
-            if not all(math.isfinite(value) for value in entry["metrics"].values()):
+            if any(value is None or not math.isfinite(value) for value in entry["metrics"].values()):
                 raise ValueError(f"a number of {name} is not finite")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--scores {path}: not a metrics.json of eval.py ({describe_error(error)})") from error

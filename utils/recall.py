@@ -20,6 +20,7 @@ from models import MattingOutput, Routing
 from models.patches import Patches, enlarge
 from models.routing import choose_patches
 from utils.errors import UserError
+from utils.files import to_json
 from utils.inference import Predictor, load_model, predict, to_alpha
 from utils.metrics import sad
 
@@ -325,7 +326,7 @@ class Recall:
             {**row, "own_removed": own.mean_removed[0], "own_gross": own.gross[0], "own_work": own.work[0]}
             for row, own in zip(self._rows, alone, strict=True)
         ]
-        return as_json(
+        return to_json(
             {
                 "SAD": mean_row(self._rows),
                 "images_improved": sum(bool(dense.removed_px[0] > 0) for dense in self._dense),
@@ -344,16 +345,3 @@ class Recall:
 def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The mean of each column but "name"."""
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "name"}
-
-
-def as_json(value: Any) -> Any:
-    """Numbers, arrays and tuples of names as JSON types; nan, which JSON lacks, as None."""
-    if isinstance(value, dict):
-        return {key: as_json(each) for key, each in value.items()}
-    if hasattr(value, "_asdict"):
-        return as_json(value._asdict())
-    if isinstance(value, list | tuple | np.ndarray):
-        return [as_json(each) for each in value]
-    if isinstance(value, float):  # np.float64 is one
-        return None if math.isnan(value) else float(value)
-    return value

@@ -7,6 +7,7 @@ teacher.csv   reconstruction error an epoch           best.pth        weights, a
 curves.png, previews/epoch_*.png                      epoch_NNN.pth   last.pth as it was after that epoch
 dropped.csv   steps left out, with their files        teacher_training.pth  what a resume of the teacher's needs
 problems.csv  of the pictures                         .lock           who works in the folder
+events/       the tables for TensorBoard, if asked
 """
 
 import csv
@@ -40,7 +41,7 @@ from utils.files import (
 )
 from utils.folder_lock import FolderLock
 
-BEFORE_FIRST_CHECKPOINT = {".lock", "config.json", "problems.csv", "teacher.pth"}
+BEFORE_FIRST_CHECKPOINT = {".lock", "config.json", "config.json.damaged", "problems.csv", "teacher.pth", "events"}
 EPOCH_FILE = re.compile(r"epoch_(\d{3,})\.pth")
 
 
@@ -333,15 +334,6 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except (ValueError, KeyError) as error:  # of pandas' parser, too
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not the table of a run ({reason}); move it away") from error
-
-
-def to_json(value: Any) -> Any:
-    """The value as JSON types: paths become text, tuples lists."""
-    if isinstance(value, dict):
-        return {key: to_json(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 FREE_ON_RESUME = {  # of the pictures, names are compared elsewhere; where they lie is free, and what changes no result

@@ -223,7 +223,7 @@ class TrainTransform:
         contrast: Likewise.
         saturation: Likewise.
         blur_probability: Of picture and alpha out of focus or, as often, moving.
-        blur_px: Largest radius of that, px after resizing.
+        blur_px: Largest radius of that, px after resizing; the smallest is 0.5, or this where it is less.
         noise_probability: Of Gaussian noise.
         noise_std: Largest standard deviation of that, levels of 255.
         jpeg_probability: Of another JPEG compression.
@@ -319,7 +319,7 @@ class TrainTransform:
     def look(self, grey: float, rng: np.random.Generator) -> Look:
         """Draws the look of a picture; `grey` is its mean, 0 to 255."""
         blurred, moving = rng.random() < self.blur_probability, rng.random() < 0.5
-        radius, angle = rng.uniform(0.5, max(0.5, self.blur_px)), rng.uniform(0, math.pi)
+        radius, angle = rng.uniform(min(0.5, self.blur_px), self.blur_px), rng.uniform(0, math.pi)
         colour = {name: rng.uniform(1 - x, 1 + x) for name, x in self.colour.items()} | {"grey": grey}
         noisy, std = rng.random() < self.noise_probability, rng.uniform(0, self.noise_std)
         packed, quality = rng.random() < self.jpeg_probability, int(rng.integers(*self.jpeg_quality, endpoint=True))

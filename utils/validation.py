@@ -20,11 +20,11 @@ from utils.scoring import DIFFERENCE_METRICS, ImageScores, Scores, mean_scores, 
 
 
 class Share(NamedTuple):
-    """What a process has found out about its share of the images."""
+    """What a process has found out about its share of the images, of each one; a preview of those that are shown."""
 
     scores: list[ImageScores]
     coarse_sads: list[float]
-    previews: list[Preview]
+    previews: list[Preview | None]
 
 
 class Validation(NamedTuple):
@@ -70,18 +70,18 @@ def validate(
     for item in predictions(predictor, world.share(pairs), **reading, title="validate", quiet=not world.is_first):
         found.scores.append(score_image(item.name, item.pred_alpha(), item.alpha, metrics=DIFFERENCE_METRICS))
         found.coarse_sads.append(sad(item.pred_alpha("coarse"), item.alpha))
-        if item.name in shown:
-            found.previews.append(item.preview())
+        found.previews.append(item.preview() if item.name in shown else None)
         if interruption.signal:
             break
     return found
 
 
 def merge(shares: Sequence[Share], world: Processes) -> Validation:
-    """The means over all images, the same for any number of processes but for rounding."""
+    """The means over all images, and the pictures in their order: the same for any number of processes, to rounding."""
     scores = mean_scores(world.interleave([share.scores for share in shares]))
     coarse_sad = float(np.mean(world.interleave([share.coarse_sads for share in shares])))
-    return Validation(scores, coarse_sad, [preview for share in shares for preview in share.previews])
+    previews = world.interleave([share.previews for share in shares])
+    return Validation(scores, coarse_sad, [preview for preview in previews if preview is not None])
 
 
 def record_validation(found: Validation, folder: RunFolder, log: RunLog, *, epoch: int, step: int) -> None:

@@ -18,6 +18,7 @@ from utils.synthetic.subjects import RECIPES
 VERSION = 4  # of the pictures: raise it with every change of what any seed draws
 VAL_FIRST_INDEX = 1_000_000  # validation pictures are numbered from here on: no seed shares one with training
 MANIFEST = "manifest.json"
+_PARAMETERS = {"version", "train", "val", "seed", "long_side"}  # what a manifest says
 _PICTURE = re.compile(rf"\d{{7}}_({'|'.join(RECIPES)})\.(jpg|png)")
 _UNFINISHED = re.compile(r"\.\d+-\d+\.tmp")  # what utils.files.write_atomically leaves when it is killed
 ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3, 9 / 16)  # width over height
@@ -47,9 +48,11 @@ def write_embedded(
     root, manifest = Path(root), Path(root) / MANIFEST
     started = manifest.with_name(f".{MANIFEST}.started")  # says whose pictures an interrupted run has left
     wanted = {"version": VERSION, "train": train, "val": val, "seed": seed, "long_side": list(long_side)}
-    if _read_json(manifest) == wanted:
+    if _read_manifest(manifest) == wanted:
         return
-    _clear(root, everything=any(_read_json(path) not in (None, wanted) for path in (manifest, started)))
+    if manifest.exists() and _read_manifest(manifest) is None:
+        raise _somebody_elses(root, MANIFEST)
+    _clear(root, everything=any(path.exists() and _read_manifest(path) != wanted for path in (manifest, started)))
     manifest.unlink(missing_ok=True)
     for folder in ("train/im", "train/gt", "val/im", "val/gt"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -67,8 +70,8 @@ def write_embedded(
 
 def has_embedded(root: Path) -> bool:
     """Whether complete embedded data of this `VERSION` lies at `root`, whatever its sizes and numbers."""
-    found = _read_json(root / MANIFEST)
-    return found is not None and found.get("version") == VERSION
+    found = _read_manifest(root / MANIFEST)
+    return found is not None and found["version"] == VERSION
 
 
 def _write_pair(root: Path, seed: int, long_side: tuple[int, int], job: tuple[str, int]) -> None:
@@ -102,14 +105,23 @@ def _clear(root: Path, *, everything: bool) -> None:
     found = [path for folder in folders if folder.exists() for path in folder.iterdir()]
     for path in found:
         if not (_PICTURE.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)):
-            raise UserError(
-                f"{root} holds files that are not the embedded data's ({path.name}): for your own photographs "
-                "add --dataset custom, or choose another folder"
-            )
+            raise _somebody_elses(root, path.name)
     for path in found:
         if everything or _UNFINISHED.fullmatch(path.name):
             path.unlink()
 
 
-def _read_json(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.exists() else None
+def _somebody_elses(root: Path, name: str) -> UserError:
+    return UserError(
+        f"{root} holds files that are not the embedded data's ({name}): for your own photographs "
+        "add --dataset custom, or choose another folder"
+    )
+
+
+def _read_manifest(path: Path) -> dict | None:
+    """What `write_embedded` has written there; None where there is nothing, or a file of the name but not of ours."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() == _PARAMETERS else None
