@@ -375,11 +375,19 @@ def predicted(
     if predictor is None:
         yield from repeat(None, len(cases))
         return
-    from utils.inference import predict_alpha
+    from utils.inference import predict_alpha, within_memory
+    from utils.memory import OutOfMemory
 
     with ThreadPoolExecutor(2) as threads:
-        for rgb in ordered_map(read_photograph(max_pixels), cases, executor=threads, ahead=3):
-            yield rgb if isinstance(rgb, UserError) else predict_alpha(predictor, rgb)
+        photographs = ordered_map(read_photograph(max_pixels), cases, executor=threads, ahead=3)
+        for case, rgb in zip(cases, photographs, strict=True):
+            if isinstance(rgb, UserError):
+                yield rgb
+                continue
+            try:
+                yield within_memory(predictor, lambda predictor, rgb=rgb: predict_alpha(predictor, rgb))[0]
+            except OutOfMemory as error:
+                yield UserError(f"{case.image}: {error}")
 
 
 def trimap_file(config: EvalConfig, benchmark: Benchmark, case: Case) -> Path:

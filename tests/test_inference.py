@@ -17,7 +17,7 @@ import export_inference
 import predict as predict_script
 from models.patches import enlarge
 from models.routing import choose_patches
-from utils import inference
+from utils import evaluation, inference
 from utils.checkpoint import DESCRIPTION, FORMAT, load_checkpoint, save_checkpoint
 from utils.distributed import Processes
 from utils.encoding import write_image
@@ -118,6 +118,46 @@ def test_validation_gives_the_same_alpha(predictor: Predictor, pairs: list[Pair]
         assert np.array_equal(item.rgb, pictures[item.name])
         assert largest_difference(item.pred_alpha(), alphas[item.name]) <= TOLERANCE
     assert np.abs(read[-1].pred_alpha("coarse") - alphas["1537x1023"]).max() > 0.05
+
+
+class ShortOfMemory:
+    """A network's predictions that fit only where one patch at a time is refined, and never for a height."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, never: int | None = None) -> None:
+        self.original, self.never, self.tried = inference.predict, never, []
+        for module in (inference, evaluation):
+            patch.setattr(module, "predict", self)
+
+    def __call__(self, predictor: Predictor, rgb: np.ndarray) -> Any:
+        self.tried.append(predictor.routing.batch_px)
+        if self.tried[-1] > 1 or len(rgb) == self.never:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.original(predictor, rgb)
+
+
+def test_validation_survives_a_lack_of_memory(
+    predictor: Predictor, pairs: list[Pair], alphas: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ShortOfMemory(monkeypatch)
+    for item in predictions(predictor, pairs[-2:], num_workers=0, max_pixels=MAX_PIXELS, title="test"):
+        assert largest_difference(item.pred_alpha(), alphas[item.name]) <= TOLERANCE
+    assert short.tried == 2 * [predictor.routing.batch_px, predictor.routing.batch_px // 8, 1]
+    ShortOfMemory(monkeypatch, never=1023)
+    with pytest.raises(UserError, match=r"^1537x1023: too large for the memory"):
+        list(predictions(predictor, pairs[-1:], num_workers=0, max_pixels=MAX_PIXELS, title="test"))
+
+
+@pytest.mark.parametrize("never", [None, 97])
+def test_eval_survives_a_lack_of_memory(
+    run: Callable, checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, never: int | None
+) -> None:
+    ShortOfMemory(monkeypatch, never)
+    finished = run(
+        eval_script.main, "--checkpoint", checkpoint, "--data-root", pairs[0].image.parents[2], "--benchmarks",
+        "custom/test", "--out", "scores", "--num-workers", 0, "--metrics", "SAD", "--precision", "fp32",
+    )  # fmt: skip
+    assert finished.status == (0 if never is None else 2)
+    assert never is None or ("33x97.png: too large for the memory" in finished.err and "--resume" in finished.err)
 
 
 def test_the_rows_of_a_preview_do_not_depend_on_the_number_of_processes(

@@ -18,7 +18,10 @@ TIMES = ["images_per_second", "data_s", "forward_s", "backward_s", "step_s", "pe
 
 
 def tiny(*arguments: object, preset: str = "demo") -> list[str]:
-    """A preset made small by `TINY`, and arguments: of those that set the same, which a user may not, the last."""
+    """A preset made small by `TINY`, and arguments: of those that set the same, which a user may not, the last.
+
+    Settings of a teacher are left out where there is none.
+    """
     words = list(map(str, arguments))
     of_preset = PRESETS[preset]()
     small = list(TINY)
@@ -31,6 +34,8 @@ def tiny(*arguments: object, preset: str = "demo") -> list[str]:
         if word.startswith("--"):
             given[word.replace("--no-", "--")] = values = []
         values.append(word)
+    if given.get("--teacher", ["", of_preset.teacher.teacher])[-1] == "none":  # these are refused without one
+        given = {flag: values for flag, values in given.items() if not flag.startswith("--teacher-")}
     return [preset, *(word for values in given.values() for word in values)]
 
 

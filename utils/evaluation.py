@@ -9,7 +9,9 @@ import numpy as np
 from models import MattingOutput
 from models.patches import Patches, enlarge
 from models.routing import choose_patches
-from utils.inference import Predictor, predict, to_alpha
+from utils.errors import UserError
+from utils.inference import Predictor, predict, to_alpha, within_memory
+from utils.memory import OutOfMemory
 from utils.pairs import Pair, read_pair
 from utils.parallel import ordered_map
 from utils.plots import Preview, make_preview
@@ -53,7 +55,8 @@ def predictions(
     """Predicts every pair at its own resolution, in order, with a progress bar unless it is to be quiet.
 
     Raises:
-        UserError: A pair cannot be read: a mean over fewer images is never reported.
+        UserError: A pair cannot be read, or is too large for the memory even with fewer patches at a time: a mean
+            over fewer images is never reported.
     """
     threads = max(1, num_workers)  # decoding holds no lock
     with ThreadPoolExecutor(threads) as executor:
@@ -61,7 +64,11 @@ def predictions(
             lambda pair: (pair.name, *read_pair(pair, max_pixels=max_pixels)), pairs, executor=executor, ahead=threads
         )
         for name, rgb, alpha in progress(read, total=len(pairs), desc=title, unit="img", disable=quiet):
-            yield Prediction(name, rgb, alpha, predict(predictor, rgb), predictor)
+            try:
+                output, _ = within_memory(predictor, lambda predictor, rgb=rgb: predict(predictor, rgb))
+            except OutOfMemory as error:
+                raise UserError(f"{name}: {error}") from error
+            yield Prediction(name, rgb, alpha, output, predictor)
 
 
 def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:

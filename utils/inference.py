@@ -4,11 +4,11 @@ predictor = load_model("checkpoints/demo/best.pth")
 alpha = predict_alpha(predictor, rgb)          # rgb uint8 (H, W, 3) -> float32 (H, W) in [0, 1]
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from models import MattingOutput, Refiner, Routing, TSRMatte, TwoStages
 from utils.checkpoint import describe_error, load_checkpoint, load_weights
 from utils.errors import UserError
-from utils.memory import keep_memory_of
+from utils.memory import OutOfMemory, free_cached, keep_memory_of, lack_of_memory_told
 from utils.onnx_network import OnnxPhotograph, OnnxRefiner, load_onnx
 from utils.transforms import Preprocess, to_tensor
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # A small network that comes with the code (its card lies beside it), for whoever has trained none yet.
 START = Path(__file__).resolve().parents[1] / "checkpoints" / "start" / "best.pth"
+Result = TypeVar("Result")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 
 
@@ -266,6 +267,32 @@ def predict(predictor: Predictor, rgb: np.ndarray) -> MattingOutput:
             normalise=preprocess.normalise,
             routing=predictor.routing,
         )
+
+
+def within_memory(predictor: Predictor, work: Callable[[Predictor], Result]) -> tuple[Result, bool]:
+    """Has a network predict; where memory runs out, fewer patches are refined at a time, to the same result.
+
+    Args:
+        predictor: From `load_model`.
+        work: Predicts with the predictor that it is given.
+
+    Returns:
+        What the work returned, and whether it took fewer patches at a time.
+
+    Raises:
+        UserError: The memory does not suffice for a single patch either.
+    """
+    routing = predictor.routing
+    fewer = () if predictor.network.refiner is None else (max(1, routing.batch_px // 8), 1)
+    for batch_px in (routing.batch_px, *fewer):
+        try:
+            with lack_of_memory_told():
+                result = work(replace(predictor, routing=replace(routing, batch_px=batch_px)))
+                return result, batch_px != routing.batch_px
+        except OutOfMemory:
+            pass  # the exception holds what was computed: that is free only after this
+        free_cached(predictor.device)
+    raise OutOfMemory
 
 
 def to_alpha(logits: Tensor, out: Tensor | None = None) -> np.ndarray:

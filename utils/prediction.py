@@ -1,7 +1,6 @@
 """What every photograph and every frame of a video goes through, from its file to its renderings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,9 @@ import numpy as np
 from utils.errors import UserError
 from utils.foreground import foreground_colours
 from utils.images import Photo, eight_bits, read_photo
-from utils.inference import Predictor, predict_alpha
+from utils.inference import Predictor, predict_alpha, within_memory
 from utils.jobs import Job
-from utils.memory import OutOfMemory, free_cached, lack_of_memory_told
+from utils.memory import lack_of_memory_told
 from utils.renderings import Matte, Rendering
 from utils.stages import Stages
 
@@ -49,18 +48,9 @@ class Work:
         Raises:
             UserError: The memory does not suffice for a single patch either.
         """
-        routing = self.predictor.routing
-        fewer = () if self.predictor.network.refiner is None else (max(1, routing.batch_px // 8), 1)
-        for batch_px in (routing.batch_px, *fewer):
-            predictor = replace(self.predictor, routing=replace(routing, batch_px=batch_px))
-            try:
-                with self.stages.time("network"), lack_of_memory_told():
-                    note = None if batch_px == routing.batch_px else "memory ran out, done with fewer patches at a time"
-                    return predict_alpha(predictor, rgb), note
-            except OutOfMemory:
-                pass  # the exception holds what was computed: that is free only after this
-            free_cached(predictor.device)
-        raise OutOfMemory
+        with self.stages.time("network"):
+            alpha, fewer = within_memory(self.predictor, lambda predictor: predict_alpha(predictor, rgb))
+        return alpha, "memory ran out, done with fewer patches at a time" if fewer else None
 
     def colour(self, photo: Photo, alpha: np.ndarray, labels: Iterable[str]) -> Matte:
         """The matte, with the colours of the subject if one of the renderings asks for them."""
