@@ -58,7 +58,7 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) ->
         parts += ["|---|" + "---|" * (len(COLUMNS) + 2)]
         for arm in sorted(of_data["arm"].unique(), key=list(COLOURS).index):
             runs = of_data[of_data["arm"] == arm]
-            cells = [_spread(factor * runs[score]) for score, (_, factor) in COLUMNS.items()]
+            cells = [_spread(factor * runs[score].astype(float)) for score, (_, factor) in COLUMNS.items()]
             parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} | {runs['step_s'].mean():.2f} |"]
         parts += ["", *_convergence(of_data), ""]
     return "\n".join(parts)
