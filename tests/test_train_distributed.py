@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import torch
-from training import TIMES, same, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from test_distributed import exit_at_once, free_ports, surroundings  # noqa: E402
+from training import TIMES, same, tiny  # noqa: E402
 
 import train  # noqa: E402
 from utils.errors import UserError  # noqa: E402
