@@ -9,11 +9,11 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import tyro
 
@@ -1022,7 +1022,7 @@ def parse_cli(
     """
     argv = sys.argv[1:] if argv is None else argv
     default = cls() if default is None else default
-    _check_flags(argv, ["--help", *_flags(default)], prog)
+    _check_flags(argv, dict(_flags(default)), prog)
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
@@ -1041,32 +1041,29 @@ def parse_cli(
     return parsed
 
 
-def _flags(config: Any) -> Iterator[str]:
-    """The flags of a config and its sections."""
+def _flags(config: Any) -> Iterator[tuple[str, Any]]:
+    """Flags with the types of their fields."""
     for each in fields(config):
         value = getattr(config, each.name)
         if is_dataclass(value):
             yield from _flags(value)
         elif each.type != tyro.conf.Suppress[str]:  # the name of a training preset is no flag of its own
             flag = each.name.replace("_", "-")
-            yield f"--{flag}"
+            yield f"--{flag}", each.type
             if isinstance(value, bool):
-                yield f"--no-{flag}"
+                yield f"--no-{flag}", each.type
 
 
-def _check_flags(argv: list[str], known: Sequence[str], prog: str) -> None:
-    given: dict[str, str] = {}  # each flag as it was given, by the name of what it sets
+def _check_flags(argv: list[str], known: dict[str, Any], prog: str) -> None:
+    known, given = {**known, "--help": None}, set()
     for before, argument in zip(["", *argv], argv, strict=False):
         flag = argument.split("=")[0].replace("_", "-")
         if not argument:
             _fail(f"{before if before in known else 'an argument'} is empty, as a variable is that is not set")
+        if flag in given and get_args(known[flag])[-1:] == (...,):
+            _fail(f"{flag} is given twice, and what the first says would be lost: give it once, with all its values")
         if flag in known:
-            setting = flag.replace("--no-", "--")
-            if given.get(setting) == flag:
-                _fail(f"{flag} is given twice, and the first would be lost: give it once, with all its values")
-            if setting in given:
-                _fail(f"{given[setting]} contradicts {flag}: give one of them")
-            given[setting] = flag
+            given.add(flag)
         if re.match("-[^-0-9]", argument) and argument != "-h":
             _fail(f"{argument}: if that is a file, write ./{argument} ({prog} --help lists the flags)")
         if flag.startswith("--") and flag not in known:
