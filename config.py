@@ -463,14 +463,7 @@ def tsr_nano() -> Config:
         model={"window_size": 8, "decoder_width": 32, "refiner_width": 32},  # 2.8 million weights
         teacher={"teacher_epochs": 5},
         data={"dataset": "custom", "data_root": Path("photos"), "image_size": 256},
-        augment={  # as the larger presets, from which this one differs in its size
-            "crop_scale": (0.4, 1.0),
-            "blur_probability": 0.1,
-            "noise_probability": 0.2,
-            "jpeg_probability": 0.2,
-            "native_px": 96,
-            "native_zoom": (1.0, 8.0),
-        },
+        augment={**asdict(AugmentConfig()), "native_px": 96},  # as the larger presets, which it differs from in size
         optim={"epochs": 200, "warmup_steps": 500, "learning_rate": 1e-3, "backbone_learning_rate": 1e-3},
         run={"precision": "bf16"},
     )
@@ -495,6 +488,19 @@ def _require(rule: str, holds: Callable[[float], bool], section: Any, *names: st
         value = getattr(section, name)
         if value is not None and not holds(value):
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be {rule}")
+
+
+def _require_presets(flag: str, *names: str) -> None:
+    """Raises ValueError unless there are presets of these names."""
+    for name in names:
+        if name not in PRESETS:
+            raise ValueError(f"{flag} {name}: unknown; choose from {', '.join(PRESETS)}")
+
+
+def _require_picture(output: Path) -> None:
+    """Raises ValueError unless --output names a picture that can be drawn."""
+    if output.suffix not in {".png", ".jpg"}:
+        raise ValueError(f"--output {output}: the name must end in .png or .jpg")
 
 
 def _require_kernels(diameters_px: tuple[int, int], flag: str) -> None:
@@ -736,6 +742,10 @@ class EmbeddedConfig:
     workers: int | None = None  # processes; one a CPU core if not given
     contact_sheet: Path | None = None  # a PNG with the first pictures of both splits
 
+    def pictures(self) -> dict[str, Any]:
+        """Which pictures are made: arguments of utils.synthetic.write_embedded."""
+        return {"train": self.train, "val": self.val, "long_side": self.long_side, "seed": self.seed}
+
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
         if self.contact_sheet is not None and self.contact_sheet.suffix.lower() != ".png":
@@ -759,8 +769,7 @@ class PreviewConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        if self.output.suffix not in {".png", ".jpg"}:
-            raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
+        _require_picture(self.output)
         _require("at least 1", lambda v: v >= 1, self, "images", "max_pixels")
 
 
@@ -892,8 +901,7 @@ class StudyConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: unknown; choose from {', '.join(PRESETS)}")
+        _require_presets("--preset", self.preset)
         for flag, values in (("--data-roots", [root.name for root in self.data_roots]), ("--seeds", self.seeds)):
             if not values or len({*values}) < len(values):
                 raise ValueError(
@@ -943,9 +951,7 @@ class BenchmarkConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        for preset in self.presets:
-            if preset not in PRESETS:
-                raise ValueError(f"--presets {preset}: unknown; choose from {', '.join(PRESETS)}")
+        _require_presets("--presets", *self.presets)
         for size in self.sizes:
             sides = size.split("x")
             if len(sides) != 2 or not all(side.isdecimal() and int(side) >= 1 for side in sides):
@@ -966,10 +972,8 @@ class ArchitectureConfig:
 
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: unknown; choose from {', '.join(PRESETS)}")
-        if self.output.suffix not in {".png", ".jpg"}:
-            raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
+        _require_presets("--preset", self.preset)
+        _require_picture(self.output)
 
 
 # ---------------------------------------------------------------------------------------------------- command lines
@@ -986,8 +990,7 @@ class CurvesConfig:
         """Raises ValueError, one line with the flag and the remedy."""
         if not self.runs:
             raise ValueError("RUN: name at least one run folder, such as checkpoints/demo")
-        if self.output.suffix not in {".png", ".jpg"}:
-            raise ValueError(f"--output {self.output}: the name must end in .png or .jpg")
+        _require_picture(self.output)
 
 
 def parse_train(argv: list[str] | None = None) -> Config:

@@ -277,8 +277,7 @@ def find_data(config: Config) -> TrainingSet:
     """The pictures, all files checked; the embedded data is made if it is not there. For one process."""
     data = config.data
     if find_layout(data.dataset).name == "Embedded" and not has_embedded(data.data_root):
-        made = EmbeddedConfig()
-        write_embedded(data.data_root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
+        write_embedded(data.data_root, **EmbeddedConfig().pictures())
     found = find_training_set(
         data.dataset,
         data.data_root,

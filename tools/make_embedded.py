@@ -24,14 +24,7 @@ def main() -> int:
     require_writable(options.output, "--output")
     if options.contact_sheet:
         require_writable(options.contact_sheet.parent, "--contact-sheet")
-    write_embedded(
-        options.output,
-        train=options.train,
-        val=options.val,
-        long_side=options.long_side,
-        seed=options.seed,
-        workers=options.workers,
-    )
+    write_embedded(options.output, **options.pictures(), workers=options.workers)
     print(f"{options.train} + {options.val} pictures in {options.output}")
     if options.contact_sheet:
         write_image(options.contact_sheet, draw(options.output))

@@ -42,8 +42,7 @@ def main() -> int:
     data = {root.name: root for root in config.data_roots}
     for root in config.data_roots:
         if root == StudyConfig.data_roots[0] and not root.exists():
-            made = EmbeddedConfig()
-            write_embedded(root, train=made.train, val=made.val, long_side=made.long_side, seed=made.seed)
+            write_embedded(root, **EmbeddedConfig().pictures())
     held_out = {name: find_pairs(root, dataset_of(root), "val") for name, root in data.items()}
     for folder in (config.runs, config.out, config.figure.parent):
         require_writable(folder, "--runs, --out, --figure")

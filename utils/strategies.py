@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from utils.boundary import edge_distance, edge_length, fog, sharpness
+from utils.boundary import band_scores, edge_length, fog, sharpness
 from utils.evaluation import predictions
 from utils.files import write_json
 from utils.images import MAX_PIXELS
@@ -106,12 +106,12 @@ def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]
     """
     rows: list[dict[str, float]] = []
     for item in predictions(predictor, pairs, num_workers=0, max_pixels=MAX_PIXELS, title="", quiet=True):
-        pred, distance_px = item.pred_alpha(), edge_distance(item.alpha)
-        bands = {f"_band{radius}": distance_px <= radius for radius in BAND_RADII_PX}
-        bands = {suffix: region for suffix, region in bands.items() if region.any()}
+        pred = item.pred_alpha()
         row = matting(pred, item.alpha, METRICS, {"": None})
         row |= {name: of_edge(pred, item.alpha) for name, of_edge in EDGES.items()}
-        rows.append({**row, **(matting(pred, item.alpha, ("SAD", "MSE"), bands) if bands else {})})
+        for radius, band in zip(BAND_RADII_PX, band_scores(pred, item.alpha, BAND_RADII_PX), strict=True):
+            row |= {f"{name}_band{radius}": band[name] for name in ("SAD", "MSE") if band["pixels"]}
+        rows.append(row)
     return pd.DataFrame(rows).mean().to_dict()  # of the values that are numbers
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from utils.boundary import boundary_band, edge_distance
+from utils.boundary import edge_distance
 from utils.gallery import error_heat
 from utils.images import quantise, read_alpha, read_rgb
 from utils.inference import Predictor, load_model, predict_alpha
@@ -139,7 +139,7 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[
             axes.bar(places, mean.loc[arm] - 1, 0.79 / len(arms), bottom=1, color=COLOURS[arm], label=arm)
             axes.vlines(places, low.loc[arm], high.loc[arm], color=INK, lw=0.8)
         axes.axhline(1, color=INK, lw=0.8)
-        shares = [1.0, *(band_share(held_out[name], radius) for radius in reversed(BAND_RADII_PX))]
+        shares = [1.0, *reversed(band_shares(held_out[name]))]
         labels = [f"{band}\n{share:.0%} of pixels" for band, share in zip(BANDS.values(), shares, strict=True)]
         axes.set_xticks(np.arange(len(BANDS)), labels)
         use_log_scale(axes)
@@ -152,9 +152,10 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[
     write_figure(path, figure)
 
 
-def band_share(pairs: Sequence[Pair], radius_px: int) -> float:
-    """Mean share of pictures' pixels that are not further from the true edge."""
-    return float(np.mean([boundary_band(read_alpha(pair.alpha), radius_px).mean() for pair in pairs]))
+def band_shares(pairs: Sequence[Pair]) -> list[float]:
+    """Mean shares of pictures' pixels that are at most as far from the true edge as each of `BAND_RADII_PX`."""
+    distances_px = (edge_distance(read_alpha(pair.alpha)) for pair in pairs)
+    return np.mean([[(each <= radius).mean() for radius in BAND_RADII_PX] for each in distances_px], axis=0).tolist()
 
 
 def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: Mapping[str, Sequence[Pair]]) -> None:
