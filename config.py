@@ -895,8 +895,8 @@ class StudyConfig:
     budget: float | None = None  # minutes; what is under way then is saved, and the same command goes on with it
     jobs: int = 1  # trainings beside each other, which share the CPU cores
     runs: Path = RUNS / "study"  # a folder for each network
-    out: Path = Path("results/study")  # study.json, study.md and plots
-    figure: Path = Path("figures/tsr_compare.png")  # the strategies beside each other, of the first seed
+    out: Path = Path("results")  # study.json and study.md
+    figures: Path = Path("figures")  # tsr_compare.png, of the first seed, study_bands.png and study_convergence.png
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
 
     def validate(self) -> None:

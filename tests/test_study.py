@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(data: Path, out: Path, *more: Any, samples: int = 8) -> tuple[Any, ...]:
     return (
         "--data-roots", data, "--samples", samples, "--runs", out / "runs", "--out", out / "results",
-        "--figure", out / "compared.png", *more,
+        "--figures", out / "figures", *more,
     )  # fmt: skip
 
 
@@ -81,9 +81,10 @@ def test_arms_differ_from_the_whole_method_in_what_they_say() -> None:
     }
 
 
-def test_an_early_end_leaves_whole_seeds() -> None:
+def test_an_early_end_leaves_a_whole_seed_and_then_the_strategies() -> None:
     runs = plan(["a", "b"], ["tsr", "no gradient map"], [5, 6], Path("runs"))
     assert [run.seed for run in runs] == [5] * 4 + [6] * 4
+    assert [run.arm for run in runs] == ["tsr", "no gradient map"] * 2 + ["tsr"] * 2 + ["no gradient map"] * 2
     assert len({run.folder for run in runs}) == 8
     assert all(" " not in str(run.folder) for run in runs)
 
@@ -104,8 +105,8 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
     pairs = study.find_pairs(data, "embedded", "val")
     assert mean_scores(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
     assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5 + 4
-    for name in ("results/convergence.png", "results/bands.png", "compared.png"):
-        assert min(read_rgb(tmp_path / name).shape[:2]) > 300
+    for name in ("study_convergence", "study_bands", "tsr_compare"):
+        assert min(read_rgb(tmp_path / f"figures/{name}.png").shape[:2]) > 300
     again = run(study.main, *given)
     assert again.status == 0 and "training" not in again.out and again.created == []
     other = run(study.main, *arguments(data, tmp_path, "--arms", *STRATEGIES, "--seeds", 4, samples=17))

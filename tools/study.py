@@ -44,8 +44,8 @@ def main() -> int:
         if root == StudyConfig.data_roots[0] and not root.exists():
             write_embedded(root, **EmbeddedConfig().pictures())
     held_out = {name: find_pairs(root, dataset_of(root), "val") for name, root in data.items()}
-    for folder in (config.runs, config.out, config.figure.parent):
-        require_writable(folder, "--runs, --out, --figure")
+    for folder in (config.runs, config.out, config.figures):
+        require_writable(folder, "--runs, --out, --figures")
     runs = plan(list(data), arms, config.seeds, config.runs)
     for run in runs:
         refuse_other(config, run, data[run.data])
@@ -163,8 +163,8 @@ def tell(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequen
     write_json(config.out / "study.json", {**about, "samples": config.samples, "images": images, "rows": rows})
     text = as_markdown(rows, images)
     write_atomically(config.out / "study.md", lambda file: file.write(text.encode()))
-    save_convergence(config.out / "convergence.png", rows)
-    save_bands(config.out / "bands.png", rows, held_out)
+    save_convergence(config.figures / "study_convergence.png", rows)
+    save_bands(config.figures / "study_bands.png", rows, held_out)
     print(text)
 
 
@@ -179,7 +179,7 @@ def draw(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequen
         for name, of_data in compared.items() if of_data.keys() >= {*STRATEGIES}
     }  # fmt: skip
     if complete:
-        save_compared(config.figure, complete, held_out)
+        save_compared(config.figures / "tsr_compare.png", complete, held_out)
 
 
 if __name__ == "__main__":

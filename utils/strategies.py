@@ -67,13 +67,14 @@ class Run(NamedTuple):
 
 
 def plan(data: Sequence[str], arms: Sequence[str], seeds: Sequence[int], folder: Path) -> list[Run]:
-    """All networks, so ordered that a study that ends early has all arms of its first seeds."""
-    return [
+    """All networks; a study that ends early has all arms of a seed, then the strategies of the others."""
+    runs = [
         Run(name, arm, seed, folder / name / f"{arm.replace(' ', '_')}-{seed}")
         for seed in seeds
         for name in data
         for arm in arms
     ]
+    return sorted(runs, key=lambda run: (run.seed != seeds[0], run.seed != seeds[0] and run.arm not in STRATEGIES))
 
 
 def training_command(run: Run, *, preset: str, dataset: str, data_root: Path, epochs: int, device: str) -> list[str]:
