@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_transforms import MOVES, NATIVE, OFF, unnormalised
-from utils.backgrounds import Composite, CroppedSubject, NewBackgrounds, find_backgrounds
+from utils.backgrounds import ComposedPhotograph, CroppedSubject, NewBackgrounds, find_backgrounds
 from utils.compositing import Square, Window, cut
 from utils.datasets import MattingDataset
 from utils.encoding import write_image
@@ -145,11 +145,13 @@ def random_subject(rng: np.random.Generator, shape: tuple[int, int], view: View,
     return CroppedSubject(Photograph(rng.integers(0, 256, (*shape, 3), np.uint8), alpha, view), solved)
 
 
-def random_composite(count: int, *, flip: bool) -> Composite:
+def random_composite(count: int, *, flip: bool) -> ComposedPhotograph:
     rng = np.random.default_rng(count)
     views = [View(Window(3, 5, 60, 90), flip), View(Window(0, 0, 50, 40), False), View(Window(10, 0, 30, 80), True)]
     subjects = [random_subject(rng, (70, 100), view) for view in views[:count]]
-    return Composite(subjects, rng.integers(0, 256, (90, 130, 3), np.uint8), Window(7, 11, 64, 96), flip, "noise")
+    return ComposedPhotograph(
+        subjects, rng.integers(0, 256, (90, 130, 3), np.uint8), Window(7, 11, 64, 96), flip, "noise"
+    )
 
 
 @pytest.mark.parametrize("size", [(60, 90), (32, 32), (41, 70), (1, 1)])
@@ -222,7 +224,7 @@ def test_unsolved_squares_of_an_embedded_composite_are_nearly_parts_of_the_whole
     drawn = draw(0, index, height=640, width=800)
     photograph = Photograph(drawn.rgb, drawn.alpha / np.float32(255), View(Window(0, 0, 640, 800), False))
     grey = np.full((10, 10, 3), 128, np.uint8)
-    composite = Composite([CroppedSubject(photograph, False)], grey, Window(0, 0, 10, 10), False, "embedded")
+    composite = ComposedPhotograph([CroppedSubject(photograph, False)], grey, Window(0, 0, 10, 10), False, "embedded")
     ((rgb, alpha),) = composite.render((640, 800))
     edges = np.argwhere((alpha > 0.2) & (alpha < 0.8))
     middles = edges[np.random.default_rng(index).integers(len(edges), size=12)].tolist()

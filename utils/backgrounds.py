@@ -59,8 +59,8 @@ def _widened(square: Square) -> Square:
     return Square(top, left, -(-reach // GRID_PX) * GRID_PX)
 
 
-class Composite:
-    """Subjects in front of a part of a background: a utils.transforms.Renderable.
+class ComposedPhotograph:
+    """Subjects in front of a part of a background, as a utils.transforms.Renderable.
 
     Args:
         subjects: The first one is behind all others and gives the composite its shape.
@@ -121,7 +121,7 @@ class NewBackgrounds:
 
     def composite(
         self, pairs: Sequence[Pair], index: int, transform: "TrainTransform", rng: np.random.Generator
-    ) -> Composite:
+    ) -> ComposedPhotograph:
         """Draws what a picture is composed of.
 
         Args:
@@ -143,7 +143,7 @@ class NewBackgrounds:
         # Large enough to stand behind the first subject pixel for pixel, if the background has the pixels.
         window = covering_window(background.shape[:2], subjects[0].photograph.shape, rng)
         name = f"{' + '.join(pair.name for pair in chosen)} on {path}"
-        return Composite(subjects, background, window, rng.random() < 0.5, name)
+        return ComposedPhotograph(subjects, background, window, rng.random() < 0.5, name)
 
     def _subject(self, pair: Pair, transform: "TrainTransform", rng: np.random.Generator) -> CroppedSubject:
         solved = self.foregrounds.get(pair.name)
