@@ -3,14 +3,14 @@
 import cv2
 import numpy as np
 
-from utils.synthetic.scene import Layer, rng_log_uniform
+from utils.synthetic.scene import Canvas, rng_log_uniform
 from utils.synthetic.textures import enlarge
 
 
-def through_lens(rng: np.random.Generator, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+def through_lens(rng: np.random.Generator, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     """Premultiplied colour (H, W, 3) and alpha (H, W) after motion or defocus blur, one in seven each, or neither."""
-    shorter = min(layer.alpha.shape)
-    rgba = cv2.merge([layer.premultiplied, layer.alpha])
+    shorter = min(canvas.alpha.shape)
+    rgba = cv2.merge([canvas.premultiplied, canvas.alpha])
     chance = rng.random()
     if chance < 0.14:
         rgba = _motion_blur(rgba, rng.uniform(-np.pi, np.pi), shorter * rng_log_uniform(rng, 0.01, 0.05))

@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.synthetic.backgrounds import BACKGROUNDS
 from utils.synthetic.camera import continued, developed, through_lens
-from utils.synthetic.scene import Layer, Scene, rng_log_uniform
+from utils.synthetic.scene import Canvas, Scene, rng_log_uniform
 from utils.synthetic.solids import SOLIDS
 from utils.synthetic.subjects import RECIPES, ROUND, subject_scale
 from utils.synthetic.textures import PIGMENTS, enlarge, tint
@@ -37,7 +37,7 @@ def composite(seed: int, index: int, *, height: int, width: int) -> Composite:
     plan, paint, stage, lens = (np.random.default_rng([seed, index, stream]) for stream in range(4))
     scene = _scene(plan, paint, recipe_name(index), height, width)
     RECIPES[recipe_name(index)](scene)
-    premultiplied, alpha = through_lens(lens, scene.layer)
+    premultiplied, alpha = through_lens(lens, scene.canvas)
     background = _background(stage, scene, alpha)
     foreground = continued(premultiplied, alpha)
     foreground, background = developed(lens, foreground, background)
@@ -58,7 +58,7 @@ def _scene(plan: np.random.Generator, paint: np.random.Generator, name: str, hei
     shown = PIGMENTS if plan.random() < 0.3 else PIGMENTS[PIGMENTS.mean(axis=1) > 0.35]  # subjects are mostly well lit
     palette = shown[plan.permutation(len(shown))[: plan.integers(3, 8)]]
     return Scene(
-        paint, Layer.empty(height, width), centre, radius, 0.3 * angle if name == "hair" else angle, light, palette
+        paint, Canvas.empty(height, width), centre, radius, 0.3 * angle if name == "hair" else angle, light, palette
     )
 
 
@@ -97,15 +97,15 @@ def _set_back(rng: np.random.Generator, picture: np.ndarray, scene: Scene) -> np
 def _with_bystanders(rng: np.random.Generator, picture: np.ndarray, scene: Scene) -> np.ndarray:
     """Smaller, paler objects of the subject's kinds, which belong to the background all the same."""
     height, width = picture.shape[:2]
-    layer = Layer.empty(height, width)
+    canvas = Canvas.empty(height, width)
     for _ in range(int(rng.integers(1, 4))):
         centre = np.array([rng.uniform(0, width), height * rng.uniform(0.3, 0.9)])
         radius = min(height, width) * rng.uniform(0.06, 0.16)
         SOLIDS[rng.integers(len(SOLIDS))](
-            Scene(rng, layer, centre, radius, rng.normal(0, 0.2), scene.light, scene.palette)
+            Scene(rng, canvas, centre, radius, rng.normal(0, 0.2), scene.light, scene.palette)
         )
     strength = np.float32(rng.uniform(0.5, 0.95))
-    return picture * (1 - strength * layer.alpha)[..., None] + strength * layer.premultiplied
+    return picture * (1 - strength * canvas.alpha)[..., None] + strength * canvas.premultiplied
 
 
 def _shadow(rng: np.random.Generator, scene: Scene, alpha: np.ndarray) -> np.ndarray:

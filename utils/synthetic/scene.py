@@ -15,14 +15,14 @@ WARM = np.float32([1.14, 1.02, 0.86])  # the key light on subjects; what lies be
 
 
 @dataclass
-class Layer:
+class Canvas:
     """Premultiplied colour (H, W, 3) and alpha (H, W), float32 in [0, 1]: what a subject is painted on."""
 
     premultiplied: np.ndarray
     alpha: np.ndarray
 
     @classmethod
-    def empty(cls, height: int, width: int) -> "Layer":
+    def empty(cls, height: int, width: int) -> "Canvas":
         return cls(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32))
 
     def over(self, box: Box, opacity: np.ndarray, colour: np.ndarray) -> None:
@@ -74,7 +74,7 @@ def relief(
 
 @dataclass
 class Scene:
-    """Where a subject stands, how it is lit, and the layer it is painted on.
+    """Where a subject stands, how it is lit, and the canvas it is painted on.
 
     Recipes draw in the subject's own frame, where it spans about [-1, 1] both ways with y down.
 
@@ -87,7 +87,7 @@ class Scene:
     """
 
     rng: np.random.Generator
-    layer: Layer
+    canvas: Canvas
     centre: np.ndarray
     radius: float
     angle: float
@@ -96,7 +96,7 @@ class Scene:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.layer.alpha.shape
+        return self.canvas.alpha.shape
 
     def px(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 2) of the subject's frame in pixels."""
@@ -112,7 +112,7 @@ class Scene:
         """The same scene for a part with a frame of its own at (x, y) of this one."""
         return Scene(
             self.rng,
-            self.layer,
+            self.canvas,
             self.px(np.array([x, y])),
             self.radius * scale,
             self.angle + angle,
@@ -173,7 +173,7 @@ class Scene:
         gloss = rng.choice([0.0, 0.15, 0.5], p=[0.5, 0.3, 0.2]) if gloss is None else gloss
         ambient = rng.uniform(0.25, 0.5)
         colour = lit(ramp(texture, colours * WARM), ambient + (1.25 - ambient) * diffuse, gloss * specular)
-        self.layer.over(box, coverage * np.float32(opacity), colour)
+        self.canvas.over(box, coverage * np.float32(opacity), colour)
 
     def thin(self, stencil: Stencil, colours: np.ndarray, *, opacity: float = 1.0) -> None:
         """Paints strokes and strands, each with its tone, unevenly lit."""
@@ -182,7 +182,7 @@ class Scene:
             return
         uneven = clouds(self.rng, *box.size, coarsest=0.5, finest_px=max(2, self.radius / 12))
         colour = ramp(stencil.tones(box) + (uneven - 0.5) * np.float32(0.5), colours)
-        self.layer.over(box, stencil.coverage(box) * np.float32(opacity), colour)
+        self.canvas.over(box, stencil.coverage(box) * np.float32(opacity), colour)
 
     def metal(self, curves: list[np.ndarray], width_px: float, colours: np.ndarray, *, closed: bool = False) -> None:
         """Rods, wires and tubes along `curves` (frame units): dark edges and a highlight on the lit side."""
@@ -199,7 +199,7 @@ class Scene:
         uneven = clouds(self.rng, *box.size, coarsest=0.4, finest_px=2)
         tones = cv2.GaussianBlur(shine.tones(box), (0, 0), max(0.5, width_px / 8))
         colour = ramp(tones + (uneven - 0.4) * np.float32(0.7), colours)
-        self.layer.over(box, stencil.coverage(box), colour)
+        self.canvas.over(box, stencil.coverage(box), colour)
 
     def glass(self, stencil: Stencil, *, body: float, rim: float, colour: np.ndarray) -> None:
         """Paints a clear body: faint inside, denser towards its outline, with a window's reflection and highlights.
@@ -223,7 +223,7 @@ class Scene:
         opacity = body + (0.9 - body) * edge
         opacity = (opacity + (1 - opacity) * highlight) * coverage
         ramped = ramp(1 - edge + 0.25 * (streaks > 0), np.stack([colour * 0.35, colour, colour * 0.6 + 0.4]))
-        self.layer.over(box, opacity.astype(np.float32), lit(ramped, np.ones_like(highlight), highlight))
+        self.canvas.over(box, opacity.astype(np.float32), lit(ramped, np.ones_like(highlight), highlight))
 
     def sheer(self, stencil: Stencil, colours: np.ndarray, *, thin: float, dense: float, soft: bool) -> None:
         """Paints cloth or smoke of opacity `thin` to `dense` with its folds; smoke (`soft`) has no edge."""
@@ -238,7 +238,7 @@ class Scene:
             blurred = cv2.GaussianBlur(enlarge(coverage, *size), (0, 0), max(0.5, self.radius * 0.04))
             coverage = coverage * np.clip(enlarge(blurred, *box.size) * 2 - 1, 0, 1)
         opacity = coverage * (thin + (dense - thin) * folds * folds)
-        self.layer.over(box, opacity, ramp(folds, colours))
+        self.canvas.over(box, opacity, ramp(folds, colours))
 
 
 def rng_log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
