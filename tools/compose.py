@@ -24,9 +24,9 @@ from utils.backgrounds import damaged
 from utils.composed_folder import SPLITS, ComposedSet, begin, find_finished, finish
 from utils.composition import (
     Made,
+    PlannedSubject,
     Recipe,
     Source,
-    Subject,
     composite_paths,
     deal,
     is_opaque,
@@ -38,7 +38,7 @@ from utils.contact_sheet import RED, Tile, contact_sheet
 from utils.encoding import write_image
 from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import require_apart, require_writable
-from utils.foreground import Method, require_method
+from utils.foreground import ForegroundMethod, require_method
 from utils.images import image_size, quantise, read_alpha, read_rgb
 from utils.names import counted, index_images, match_names, shorten
 from utils.parallel import in_processes
@@ -51,7 +51,7 @@ EMPTY_AT = {"train": 1, "test": 0}  # the --test-share that leaves a split witho
 SHEET_TILES = 12
 
 
-class Plan(NamedTuple):
+class PlannedSets(NamedTuple):
     """What will be made.
 
     Attributes:
@@ -60,15 +60,15 @@ class Plan(NamedTuple):
         failed: The foregrounds whose header cannot be read, a line each.
     """
 
-    subjects: dict[str, list[Subject]]
+    subjects: dict[str, list[PlannedSubject]]
     files: dict[str, dict[str, int]]
     failed: list[str]
 
 
-class Job(NamedTuple):
+class PendingSubject(NamedTuple):
     """A foreground with the composites that are still to be made, and the folder of its split."""
 
-    subject: Subject
+    subject: PlannedSubject
     folder: Path
 
 
@@ -78,22 +78,22 @@ def main() -> int:
     recipe = Recipe(
         options.seed, solve_method(options), options.trimap_kernel_px, options.image_format, options.max_side
     )
-    subjects, files, failed = plan(options, recipe)
+    subjects, files, failed = plan_sets(options, recipe)
     wanted = {
-        split: ComposedSet(settings(options, recipe), describe(subjects[split], options), files[split])
+        split: ComposedSet(settings(options, recipe), describe_composites(subjects[split], options), files[split])
         for split in SPLITS
     }
     finished = find_finished(options.output, wanted, overwrite=options.overwrite, flag="--output")
-    jobs = [job for split in SPLITS for job in pending(subjects[split], options.output / split, recipe, finished)]
-    require_whole_backgrounds(options, jobs)
+    todo = [each for split in SPLITS for each in pending(subjects[split], options.output / split, recipe, finished)]
+    require_whole_backgrounds(options, todo)
     require_writable(options.output, "--output")
     if options.contact_sheet:
         require_writable(options.contact_sheet.parent, "--contact-sheet")
-    print(forecast(subjects, jobs, recipe))
+    print(forecast(subjects, todo, recipe))
 
     begin(options.output, wanted, overwrite=options.overwrite)
-    make = partial(run_job, options=options, recipe=recipe)
-    results = list(in_processes(make, jobs, desc="compose", unit="foreground", num_workers=options.num_workers))
+    make = partial(make_pending, options=options, recipe=recipe)
+    results = list(in_processes(make, todo, desc="compose", unit="foreground", num_workers=options.num_workers))
     for split, count in finish(options.output, wanted).items():
         print(f"{options.output / split}: {count} of {counted(len(wanted[split].composites), 'composite')}")
     for note in notes(results, options):
@@ -106,10 +106,10 @@ def main() -> int:
     return status
 
 
-def run_job(job: Job, *, options: ComposeConfig, recipe: Recipe) -> Made:
+def make_pending(left: PendingSubject, *, options: ComposeConfig, recipe: Recipe) -> Made:
     """Makes the composites of one foreground."""
     return make_composites(
-        job.subject, folder=job.folder, backgrounds=options.backgrounds, recipe=recipe, max_pixels=options.max_pixels
+        left.subject, folder=left.folder, backgrounds=options.backgrounds, recipe=recipe, max_pixels=options.max_pixels
     )
 
 
@@ -128,7 +128,7 @@ def require_folders_apart(options: ComposeConfig) -> None:
         raise UserError("--foregrounds and --backgrounds are the same folder: backgrounds must not show the subjects")
 
 
-def solve_method(options: ComposeConfig) -> Method | Literal["none"]:
+def solve_method(options: ComposeConfig) -> ForegroundMethod | Literal["none"]:
     """The method that solves the foregrounds' colours, or "none"; raises UserError where it cannot be used."""
     method = options.solve or ("none" if options.alphas is None else "blur-fusion")
     if method == "none":
@@ -142,7 +142,7 @@ def solve_method(options: ComposeConfig) -> Method | Literal["none"]:
     return method
 
 
-def plan(options: ComposeConfig, recipe: Recipe) -> Plan:
+def plan_sets(options: ComposeConfig, recipe: Recipe) -> PlannedSets:
     """Deals the backgrounds; raises UserError where there are too few, or damaged ones, or no foregrounds."""
     sources = find_sources(options)
     backgrounds = index_images(options.backgrounds, "--backgrounds")
@@ -164,7 +164,7 @@ def plan(options: ComposeConfig, recipe: Recipe) -> Plan:
         dealt[split] = deal(names, packs, options.per_foreground, seeded_rng(options.seed, "deal", split))
     used = {each for hands in dealt.values() for hand in hands.values() for each in hand}
     sizes = background_sizes(backgrounds, used)
-    subjects: dict[str, list[Subject]] = {split: [] for split in SPLITS}
+    subjects: dict[str, list[PlannedSubject]] = {split: [] for split in SPLITS}
     failed = []
     for split in SPLITS:
         for name, hand in dealt[split].items():
@@ -177,7 +177,7 @@ def plan(options: ComposeConfig, recipe: Recipe) -> Plan:
         split: {"foregrounds": len(foreground_names[split]), "backgrounds": len(background_names[split])}
         for split in SPLITS
     }
-    return Plan(subjects, files, failed)
+    return PlannedSets(subjects, files, failed)
 
 
 def find_sources(options: ComposeConfig) -> dict[str, Source]:
@@ -215,9 +215,9 @@ def background_sizes(backgrounds: dict[str, Path], names: Iterable[str]) -> dict
     return sizes
 
 
-def require_whole_backgrounds(options: ComposeConfig, jobs: list[Job]) -> None:
+def require_whole_backgrounds(options: ComposeConfig, todo: list[PendingSubject]) -> None:
     """Raises UserError naming the damaged ones of the backgrounds that are still to be read."""
-    names = {composite.background for job in jobs for composite in job.subject.composites}
+    names = {composite.background for each in todo for composite in each.subject.composites}
     refuse_backgrounds(damaged([options.backgrounds / name for name in sorted(names)], max_pixels=options.max_pixels))
 
 
@@ -233,7 +233,7 @@ def settings(options: ComposeConfig, recipe: Recipe) -> dict[str, Any]:
     return {**chosen, "per_foreground": options.per_foreground, "test_share": options.test_share}
 
 
-def describe(subjects: list[Subject], options: ComposeConfig) -> dict[str, dict[str, Any]]:
+def describe_composites(subjects: list[PlannedSubject], options: ComposeConfig) -> dict[str, dict[str, Any]]:
     """What each composite is made of, as a manifest holds it."""
     return {
         each.name: subject.describe(each, options.foregrounds, options.alphas, options.backgrounds)
@@ -242,9 +242,9 @@ def describe(subjects: list[Subject], options: ComposeConfig) -> dict[str, dict[
     }
 
 
-def pending(subjects: list[Subject], folder: Path, recipe: Recipe, finished: set[Path]) -> list[Job]:
+def pending(subjects: list[PlannedSubject], folder: Path, recipe: Recipe, finished: set[Path]) -> list[PendingSubject]:
     """What is left to do in a split."""
-    jobs = []
+    todo = []
     for subject in subjects:
         left = tuple(
             each
@@ -252,21 +252,21 @@ def pending(subjects: list[Subject], folder: Path, recipe: Recipe, finished: set
             if not finished.issuperset(composite_paths(folder, each.name, recipe.image_format).values())
         )
         if left:
-            jobs.append(Job(subject._replace(composites=left), folder))
-    return jobs
+            todo.append(PendingSubject(subject._replace(composites=left), folder))
+    return todo
 
 
-def forecast(subjects: dict[str, list[Subject]], jobs: list[Job], recipe: Recipe) -> str:
+def forecast(subjects: dict[str, list[PlannedSubject]], todo: list[PendingSubject], recipe: Recipe) -> str:
     """What will be made, and the space it takes."""
     total = sum(len(subject.composites) for each in subjects.values() for subject in each)
-    left = [(job.subject.shape, composite.window) for job in jobs for composite in job.subject.composites]
+    left = [(each.subject.shape, composite.window) for each in todo for composite in each.subject.composites]
     if not left:
         return f"nothing to make: {counted(total, 'composite')} there already"
     there = f", {total - len(left)} are there" if total > len(left) else ""
     gigabytes = sum(height * width for (height, width), _ in left) * BYTES_A_PIXEL[recipe.image_format] / 1e9
     sizes = list(dict.fromkeys(f"{width}x{height}" for (height, width), _ in left))
     text = (
-        f"{counted(len(left), 'composite')} of {counted(len(jobs), 'foreground')} to make{there}; "
+        f"{counted(len(left), 'composite')} of {counted(len(todo), 'foreground')} to make{there}; "
         f"about {gigabytes:.2g} GB; sizes {shorten(sizes)}; colours: {recipe.solve}"
     )
     scales = [max(shape[0] / window.height, shape[1] / window.width) for shape, window in left]
@@ -303,7 +303,9 @@ def failures(result: Made) -> list[str]:
     ]
 
 
-def draw_sheet(subjects: dict[str, list[Subject]], reasons: dict[str, str], options: ComposeConfig) -> np.ndarray:
+def draw_sheet(
+    subjects: dict[str, list[PlannedSubject]], reasons: dict[str, str], options: ComposeConfig
+) -> np.ndarray:
     """The first composite of the first foregrounds, with its alpha and its trimap, or with the reason why not."""
     tiles = []
     firsts = [(split, subject) for split in SPLITS for subject in subjects[split]][:SHEET_TILES]

@@ -16,7 +16,7 @@ from PIL import Image
 from utils.compositing import Window, compose, covering_window, cut
 from utils.encoding import write_image
 from utils.errors import UserError
-from utils.foreground import Method, estimate_foreground
+from utils.foreground import ForegroundMethod, estimate_foreground
 from utils.images import image_size, quantise, read_alpha, read_rgb
 from utils.inspection import alpha_doubts, read_header
 from utils.layouts import KINDS
@@ -51,7 +51,7 @@ class PlannedComposite(NamedTuple):
     window: Window
 
 
-class Subject(NamedTuple):
+class PlannedSubject(NamedTuple):
     """A foreground with its composites, which one process makes: it is read and solved once.
 
     Attributes:
@@ -113,7 +113,7 @@ class Recipe:
     """
 
     seed: int
-    solve: Method | Literal["none"]
+    solve: ForegroundMethod | Literal["none"]
     trimap_kernel_px: tuple[int, int]
     image_format: str
     max_side: int | None
@@ -167,7 +167,9 @@ def deal(
     return dealt
 
 
-def plan_subject(name: str, source: Source, backgrounds: Mapping[str, tuple[int, int]], recipe: Recipe) -> Subject:
+def plan_subject(
+    name: str, source: Source, backgrounds: Mapping[str, tuple[int, int]], recipe: Recipe
+) -> PlannedSubject:
     """Decides everything about a foreground's composites from the sizes of the files.
 
     Args:
@@ -189,7 +191,7 @@ def plan_subject(name: str, source: Source, backgrounds: Mapping[str, tuple[int,
         )
         for index, (background, background_size) in enumerate(backgrounds.items())
     )
-    return Subject(name, source, size, shape, composites)
+    return PlannedSubject(name, source, size, shape, composites)
 
 
 def composite_paths(folder: Path, name: str, image_format: str) -> dict[str, Path]:
@@ -200,7 +202,9 @@ def composite_paths(folder: Path, name: str, image_format: str) -> dict[str, Pat
 # ----------------------------------------------------------------------------------------------------- the pixels
 
 
-def make_composites(subject: Subject, *, folder: Path, backgrounds: Path, recipe: Recipe, max_pixels: int) -> Made:
+def make_composites(
+    subject: PlannedSubject, *, folder: Path, backgrounds: Path, recipe: Recipe, max_pixels: int
+) -> Made:
     """Makes the composites of a foreground: im/, gt/ and trimap/ below `folder`.
 
     Args:

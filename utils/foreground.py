@@ -17,7 +17,7 @@ from utils.images import quantise
 if TYPE_CHECKING:
     import torch
 
-Method = Literal["multilevel", "blur-fusion"]
+ForegroundMethod = Literal["multilevel", "blur-fusion"]
 
 SOFT_BAND = (0.02, 0.98)  # alphas between which both colours show: where errors of colours are measured
 
@@ -33,7 +33,7 @@ class Colours(NamedTuple):
     background: np.ndarray
 
 
-def estimate_foreground(rgb: np.ndarray, alpha: np.ndarray, *, method: Method = "blur-fusion") -> Colours:
+def estimate_foreground(rgb: np.ndarray, alpha: np.ndarray, *, method: ForegroundMethod = "blur-fusion") -> Colours:
     """Separates a picture into the colours of its foreground and of its background.
 
     Where alpha is 1 the foreground is the picture exactly, where it is 0 the background is. The foreground where alpha
@@ -78,7 +78,7 @@ def foreground_colours(rgb: np.ndarray, alpha: np.ndarray, device: "torch.device
     return _blur_fusion(rgb, alpha, device)[0]
 
 
-def require_method(method: Method) -> None:
+def require_method(method: ForegroundMethod) -> None:
     """Makes sure, before any work, that a method can be used.
 
     Raises:
