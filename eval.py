@@ -28,7 +28,7 @@ from utils.names import match_names, pair_by_name, shorten
 from utils.pairs import find_benchmark, list_benchmark, present_benchmarks, resolve_benchmark
 from utils.parallel import cpu_cores, free_memory, ordered_map, process_pool
 from utils.progress import progress
-from utils.report import Example, Section, write_report
+from utils.report import Section, ShownImage, write_report
 from utils.results import Result, score_table, write_results
 from utils.scorebook import Scorebook
 from utils.scoring import COLUMNS, FAMILIES, ImageScores, mean_scores
@@ -120,7 +120,7 @@ def write(
     results, sections = [], []
     for benchmark, (scores, gallery) in zip(benchmarks, scored, strict=True):
         result = summarise(config, benchmark, scores, source)
-        examples = [[Example(*each) for each in side] for side in (gallery.worst(), gallery.best())]
+        examples = [[ShownImage(*each) for each in side] for side in (gallery.worst(), gallery.best())]
         results.append(result)
         sections.append(Section(result.name, result.entry(), result.scores.per_image, *examples))
     write_results(config.out, results)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.report import Column, Example, Section, write_report
+from utils.report import Column, Section, ShownImage, write_report
 
 WHOLE, SALIENT = "matting, whole image", "DIS / salient object"
 COLUMNS = {
@@ -53,7 +53,9 @@ def section(name: str = "DIS-VD", images: int = 3, **changes) -> Section:
         "curves": {"F": [0.2, 0.75, 0.4], "E": [0.3, 0.6, 0.85]},
         "best_constant_alpha": {"alpha": 0.25, "SAD": 140.43},
     }
-    examples = [Example(row["name"], [("true alpha", b"jpeg of truth"), ("error", b"jpeg of error")]) for row in rows]
+    examples = [
+        ShownImage(row["name"], [("true alpha", b"jpeg of truth"), ("error", b"jpeg of error")]) for row in rows
+    ]
     return Section(name, summary, rows, examples[:2], examples[::-1][:2])._replace(**changes)
 
 
@@ -191,7 +193,7 @@ def test_examples_keep_their_order_and_bytes(page):
 def test_names_never_become_markup(page, name):
     plain, hostile = section(), section(name)
     hostile.rows[0]["name"] = name
-    hostile = hostile._replace(worst=[Example(name, [(name, b"")] * 2), hostile.worst[1]])
+    hostile = hostile._replace(worst=[ShownImage(name, [(name, b"")] * 2), hostile.worst[1]])
     hostile.summary["region"] = name
     columns = {**COLUMNS, "SAD": Column(name, True, name, WHOLE)}
     shown = page(hostile, source=[name], columns=columns)

@@ -58,7 +58,7 @@ LEAST_ROUNDS = 3  # through the pictures
 GAIN, CERTAIN = 0.2, 1e-5  # alpha that refinement is expected to bring along an edge, and elsewhere
 
 
-class Case(NamedTuple):
+class BenchmarkCase(NamedTuple):
     """What one process measures."""
 
     preset: str
@@ -76,7 +76,7 @@ def main() -> int:
     if config.out is not None:
         require_writable(config.out, "--out")
     variants = product(config.presets, config.sizes, config.precisions, (False, True) if config.dense else (False,))
-    cases = [Case(*variant, str(device), config.threads, config.seconds) for variant in variants]
+    cases = [BenchmarkCase(*variant, str(device), config.threads, config.seconds) for variant in variants]
     rows = []
     for case in progress(cases, desc="benchmark", unit="case"):
         with process_pool(1) as pool:
@@ -91,7 +91,7 @@ def main() -> int:
     return 0
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: BenchmarkCase) -> dict[str, Any]:
     """A row of the table: means over the pictures, medians over the rounds; run in a process of its own."""
     if case.threads is not None:
         torch.set_num_threads(case.threads)
@@ -131,7 +131,7 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-def build_predictor(case: Case, device: torch.device) -> Predictor:
+def build_predictor(case: BenchmarkCase, device: torch.device) -> Predictor:
     """What `load_model` would make of a checkpoint of the preset."""
     preset = PRESETS[case.preset]()
     network = TSRMatte(**{**asdict(preset.model), "pretrained": False, "backbone_weights": None})

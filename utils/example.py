@@ -25,7 +25,7 @@ SQUARE_PX = 64  # least side of the square that is shown
 SHOWN_PX = 640  # longer side of whole pictures
 
 
-class Square(NamedTuple):
+class RefinedSquare(NamedTuple):
     """A refined square with its halo, all uint8 (S, S) but rgb (S, S, 3): what the refiner sees."""
 
     rgb: np.ndarray
@@ -58,7 +58,7 @@ class Example(NamedTuple):
     coarse_alpha: np.ndarray
     gain: np.ndarray
     squares: list[Patches]
-    square: Square | None
+    square: RefinedSquare | None
     crops: np.ndarray
     crop_alphas: list[np.ndarray]
     crop_px: int
@@ -117,7 +117,9 @@ def _blurred(alpha: np.ndarray) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
-def _hardest(rgb: np.ndarray, alpha: np.ndarray, coarse: np.ndarray, squares: list[Patches], halo_px: int) -> Square:
+def _hardest(
+    rgb: np.ndarray, alpha: np.ndarray, coarse: np.ndarray, squares: list[Patches], halo_px: int
+) -> RefinedSquare:
     """The square whose coarse alpha is furthest from the truth, of those that are large enough to be looked at."""
     error = np.abs(coarse - alpha)
     found = [(side, *corner) for side, _, corners in squares for corner in corners.tolist() if side >= SQUARE_PX]
@@ -130,7 +132,7 @@ def _hardest(rgb: np.ndarray, alpha: np.ndarray, coarse: np.ndarray, squares: li
     worst = max(inside, key=lambda place: error[place].mean())
     grey = rgb[worst].astype(np.float32).mean(axis=2)
     gradients = np.hypot(*(cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1))))
-    return Square(rgb[worst], quantise(coarse[worst]), quantise(gradients / gradients.max()), halo_px)
+    return RefinedSquare(rgb[worst], quantise(coarse[worst]), quantise(gradients / gradients.max()), halo_px)
 
 
 def _on_edge(alpha: np.ndarray, number: int, side_px: int) -> np.ndarray:

@@ -25,7 +25,7 @@ MISSING = "–"
 RANK = "MAD"  # of the whole image: what `Section.worst` and `Section.best` are sorted by
 
 
-class Example(NamedTuple):
+class ShownImage(NamedTuple):
     """One image shown as pictures.
 
     Attributes:
@@ -51,8 +51,8 @@ class Section(NamedTuple):
     name: str
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
-    worst: list[Example]
-    best: list[Example]
+    worst: list[ShownImage]
+    best: list[ShownImage]
 
 
 def write_report(path: Path, sections: Sequence[Section], columns: dict[str, Column], source: Sequence[str]) -> None:
@@ -339,7 +339,7 @@ def _examples(section: Section, columns: dict[str, Column]) -> str:
     )
 
 
-def _example(example: Example, scores: dict[str, dict[str, str]]) -> str:
+def _example(example: ShownImage, scores: dict[str, dict[str, str]]) -> str:
     values = "".join(
         f"<span>{_text(metric)} <b>{of_images.get(example.name, MISSING)}</b></span>"
         for metric, of_images in scores.items()

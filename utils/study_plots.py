@@ -156,7 +156,7 @@ class Part(NamedTuple):
     mattes: dict[str, np.ndarray]
 
 
-class Window(NamedTuple):
+class BestWindow(NamedTuple):
     """A square of a map: its top and left, px, and the sum of the map in it."""
 
     top: int
@@ -164,7 +164,7 @@ class Window(NamedTuple):
     total: float
 
 
-def best_window(values: np.ndarray, side_px: int) -> Window:
+def best_window(values: np.ndarray, side_px: int) -> BestWindow:
     """The square of a map, (H, W), with the largest sum.
 
     Squares start at multiples of `STEP_PX`, and at the last place there is.
@@ -176,7 +176,7 @@ def best_window(values: np.ndarray, side_px: int) -> Window:
     rows = sums[tops + side_px] - sums[tops]  # (tops, W + 1)
     totals = rows[:, lefts + side_px] - rows[:, lefts]
     row, column = np.unravel_index(totals.argmax(), totals.shape)
-    return Window(int(tops[row]), int(lefts[column]), float(totals[row, column]))
+    return BestWindow(int(tops[row]), int(lefts[column]), float(totals[row, column]))
 
 
 def cut_part(
@@ -185,7 +185,7 @@ def cut_part(
     alpha: np.ndarray,
     mattes: Mapping[str, np.ndarray],
     patches: Sequence[Patches],
-    window: Window,
+    window: BestWindow,
     side_px: int,
 ) -> Part:
     """Cuts the same square out of a picture and its mattes.
