@@ -48,7 +48,7 @@ def main() -> int:
     checkpoint = config.checkpoint or newest_best(RUNS)
     refuse_losses(config.output, checkpoint)
     reference = load_model(checkpoint)
-    description, weights = describe(config, checkpoint)
+    description, weights = describe_export(config, checkpoint)
     paths = [each for path in config.images for each in (list_images(path) if path.is_dir() else [path])]
     pictures = [read_rgb(path) for path in paths] or embedded_pictures(reference.preprocess.image_size)
     alphas = [predict_alpha(everywhere(reference), rgb) for rgb in pictures]
@@ -110,7 +110,7 @@ def is_export(path: Path) -> bool:
     return isinstance(card, dict) and "exported" in card
 
 
-def describe(config: ExportConfig, checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def describe_export(config: ExportConfig, checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What an export says of itself, and its weights."""
     state = load_checkpoint(checkpoint)
     described = read_description(state, checkpoint)

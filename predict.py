@@ -26,8 +26,8 @@ from utils.errors import UserError, printable, report_failures, run_script
 from utils.files import is_full_disk, remove_stale, require_writable, sha256_of_file
 from utils.images import Photo, image_size
 from utils.inference import Predictor, load_together, newest_best
-from utils.jobs import Job, plan
-from utils.model_card import describe
+from utils.jobs import Job, plan_jobs
+from utils.model_card import describe_file
 from utils.output_folder import SharedFolder
 from utils.parallel import cpu_cores, ordered_map
 from utils.prediction import Work
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 def main() -> int:
     config = parse_cli(PredictConfig, prog="predict.py", description=__doc__)
     if config.info is not None:
-        print(describe(config.info))
+        print(describe_file(config.info))
         return 0
     with processes(os.environ, config.device) as world:
         renderings = world.each(lambda: choose_renderings(config))
@@ -103,7 +103,7 @@ class Pending(NamedTuple):
 
 def find_pending(config: PredictConfig, renderings: Mapping[str, Rendering]) -> Pending:
     """What is there, and may stay there, and what is not."""
-    jobs, notes = plan(config.inputs, config.output, list(renderings.values()), config.format)
+    jobs, notes = plan_jobs(config.inputs, config.output, list(renderings.values()), config.format)
     for note in notes:
         print(f"note: {note}")
     targets = frozenset(path for job in jobs for path in job.targets.values())

@@ -55,7 +55,7 @@ from utils.teaching import AutoEncoder, Reconstruction, load_teacher, reconstruc
 from utils.trainer import Saving, Trainer
 from utils.training_set import TrainingSet, find_training_set
 from utils.transforms import EvalTransform, Preprocess, TrainTransform
-from utils.validation import merge, record_validation, validate
+from utils.validation import merge_shares, record_validation, validate
 
 
 @dataclass
@@ -212,7 +212,7 @@ def train_on(
                     validate(predictor, data.val, **validating, world=world, interruption=interruption)
                 )
                 trainer.save_and_stop_if_asked()  # the shares may not be whole
-                found = merge(shares, world)
+                found = merge_shares(shares, world)
                 if position.note(found.scores.mean["SAD"]) and world.is_first:
                     state = {"model": predicting.state_dict(), "epoch": epoch, "scores": found.scores.mean}
                     entry = validation_entry(config.data.dataset, found.scores, epoch=epoch, precision=run.precision)

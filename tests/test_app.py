@@ -71,7 +71,7 @@ def test_the_subject_is_what_the_network_finds(photograph: Path, subject: Subjec
     assert subject.name == "IMG 7" and subject.seconds > 0
     assert np.array_equal(subject.matte.alpha, predict_alpha(predictor, photo.rgb))
     assert np.array_equal(subject.screen.foreground, subject.matte.foreground)  # smaller than any screen
-    assert page.describe(subject, predictor).startswith("130 × 90 px · network ")
+    assert page.describe_subject(subject, predictor).startswith("130 × 90 px · network ")
 
 
 def test_a_screen_is_sent_a_small_picture_that_looks_the_same(

@@ -17,7 +17,7 @@ from config import PRESETS, Config
 from models import MaskTeacher, TSRMatte
 from models.refiner import DILATIONS
 from tools import architecture
-from utils.anatomy import Anatomy, describe
+from utils.anatomy import Anatomy, describe_network
 from utils.diagram import Sheet
 
 SMALL = (384, 512)  # (H, W) of a photograph, px: quickly drawn
@@ -59,7 +59,7 @@ def texts(sheet: Sheet) -> list[str]:
 
 def test_the_facts_are_what_the_network_is(make_network: Callable[..., TSRMatte]) -> None:
     network = make_network(decoder_width=24, refiner_width=12, refiner_blocks=2)
-    anatomy = describe(network, None, size=(64, 128), side_px=32)
+    anatomy = describe_network(network, None, size=(64, 128), side_px=32)
     student, refiner = network.student, network.refiner
 
     def count(*modules: torch.nn.Module) -> int:
@@ -102,7 +102,7 @@ def test_without_numbers_the_facts_are_the_same(make_network: Callable[..., TSRM
     config = changed("demo", data={"image_size": 64}, model={"window_size": 2})
     network = TSRMatte(**asdict(config.model)).eval()
     teacher = MaskTeacher("cnn", width=config.teacher.teacher_width, backbone="nano", window_size=2).eval()
-    assert describe(network, teacher, size=(64, 64), side_px=config.routing.largest_px) == facts(config)
+    assert describe_network(network, teacher, size=(64, 64), side_px=config.routing.largest_px) == facts(config)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "swin"])

@@ -20,7 +20,7 @@ from utils import onnx_export, onnx_photograph
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.files import to_json
 from utils.inference import Predictor, load_model
-from utils.model_card import describe
+from utils.model_card import describe_file
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_an_export_says_what_it_did(export: Callable) -> None:
     assert names(Path("new")) == ["m.safetensors"]
     card = load_checkpoint(Path("new/m.safetensors"))["card"]
     assert card["weights"] == "float16" and {"commit", "date", "torch", "timm"} <= card["exported"].keys()
-    assert "exported" in describe(Path("new/m.safetensors"))
+    assert "exported" in describe_file(Path("new/m.safetensors"))
 
 
 def test_without_photographs_it_draws_some(run: Callable, checkpoint: Path) -> None:
@@ -78,7 +78,7 @@ def test_scores_of_eval_come_into_the_card(
     card = load_checkpoint(Path("m.pth"))["card"]
     expected = json.loads(Path("s/metrics.json").read_text())["Custom"]
     assert card["scores"][0]["metrics"] == expected["metrics"] and card["scores"][0]["images"] == 2
-    text = describe(Path("m.pth"))
+    text = describe_file(Path("m.pth"))
     assert "Custom, 2 images: SAD" in text and "CC BY 4.0" in text
     assert str(tmp_path) not in text
     # Of the export they are not: it is another file.
@@ -280,7 +280,7 @@ def test_an_onnx_export_is_three_files_with_one_card(
         assert f"m.onnx ({way}), float32: largest alpha difference" in finished.out
     files = ["m.coarse.onnx", "m.onnx", "m.refiner.onnx"]
     assert names(Path()) == files
-    texts = [describe(Path(name)).splitlines()[1:] for name in files]
+    texts = [describe_file(Path(name)).splitlines()[1:] for name in files]
     assert texts[0] == texts[1] == texts[2] and "exported" in " ".join(texts[0])
     network = {**checkpoint_state["network"], "refiner": False}
     weights = {name: each for name, each in checkpoint_state["model"].items() if not name.startswith("refiner.")}

@@ -28,7 +28,7 @@ from utils.inference import Predictor, load_model, newest_best, predict, predict
 from utils.interruption import Interruption
 from utils.pairs import Pair
 from utils.transforms import Preprocess
-from utils.validation import Validation, merge, validate
+from utils.validation import Validation, merge_shares, validate
 
 SIZES = [(1, 1), (1, 7), (33, 97), (160, 160), (641, 427), (1537, 1023)]  # width, height
 TOLERANCE = 1e-5
@@ -166,7 +166,7 @@ def test_the_rows_of_a_preview_do_not_depend_on_the_number_of_processes(
     def found_by(processes: int) -> Validation:
         worlds = [Processes(rank, processes, predictor.device) for rank in range(processes)]
         reading = {"previews": 4, "num_workers": 0, "max_pixels": MAX_PIXELS, "interruption": Interruption()}
-        return merge([validate(predictor, pairs, **reading, world=world) for world in worlds], worlds[0])
+        return merge_shares([validate(predictor, pairs, **reading, world=world) for world in worlds], worlds[0])
 
     alone, together = found_by(1), found_by(3)
     assert [row["name"] for row in together.scores.per_image] == [pair.name for pair in pairs]

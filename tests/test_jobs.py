@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.jobs import Plan, plan
+from utils.jobs import Plan, plan_jobs
 from utils.renderings import parse_renderings
 
 RENDERINGS = parse_renderings(["alpha", "cutout"])
@@ -19,7 +19,7 @@ def fill(folder: Path, names: str) -> Path:
 
 
 def planned(*inputs: Path | str, output: Path, format: str = "png") -> Plan:
-    return plan([Path(each) for each in inputs], output, RENDERINGS, format)
+    return plan_jobs([Path(each) for each in inputs], output, RENDERINGS, format)
 
 
 def names(found: Plan, output: Path, label: str = "alpha") -> dict[str, str]:

@@ -19,7 +19,7 @@ from models import TSRMatte
 from utils.checkpoint import FORMAT, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import sha256_of_file, to_json
-from utils.model_card import LONGEST, complete, describe, read_description, read_scores, training_card
+from utils.model_card import LONGEST, complete, describe_file, read_description, read_scores, training_card
 from utils.onnx_metadata import read_onnx_metadata
 from utils.origins import data_of
 from utils.synthetic import write_embedded
@@ -119,7 +119,7 @@ def test_what_a_run_starts_from_is_handed_down(runs: Path) -> None:
 
 
 def test_the_files_of_a_run_are_told_apart(runs: Path) -> None:
-    text = {name: describe(runs / "a" / f"{name}.pth") for name in ("best", "last", "teacher")}
+    text = {name: describe_file(runs / "a" / f"{name}.pth") for name in ("best", "last", "teacher")}
     assert "weights of a run" in text["best"] and "5 images" in text["best"] and "SAD " in text["best"]
     assert "train.py continues" in text["last"] and "commit second" in text["last"]
     assert text["last"].count("not recorded") == 1, "scores alone, which are the best's"
@@ -176,7 +176,7 @@ def test_the_text_says_it_all_without_a_network(
 ) -> None:
     path = write(tmp_path / f"m{suffix}", state)
     monkeypatch.setattr(TSRMatte, "__init__", lambda *_, **__: pytest.fail("a network was built"))
-    text = describe(path)
+    text = describe_file(path)
     flat = " ".join(text.split())
     parameters = sum(tensor.numel() for tensor in state["model"].values())
     counted = state["card"]["parameters"]
@@ -233,7 +233,7 @@ def test_anybodys_card_prints_safely(
         inner[place[-1]] = HOSTILE[number % len(HOSTILE)]
         for value in HOSTILE if number % 3 == 0 else HOSTILE[4:6]:
             inner[place[-1]] = value
-            text = describe(write(tmp_path / f"m{suffix}", {**small, **changed}))
+            text = describe_file(write(tmp_path / f"m{suffix}", {**small, **changed}))
             assert all(line.isprintable() for line in text.split("\n")), (place, value)
             assert len(text) < 50 * LONGEST, (place, len(text))
 
@@ -241,7 +241,7 @@ def test_anybodys_card_prints_safely(
 def test_what_is_cut_off_shows_it(tmp_path: Path, state: dict[str, Any]) -> None:
     state["card"]["preset"] = "x" * (LONGEST + 1)
     state["network"] = {str(number): number for number in range(50)}
-    text = describe(write(tmp_path / "m.pth", state))
+    text = describe_file(write(tmp_path / "m.pth", state))
     shown = "".join(line.strip() for line in text.splitlines())
     assert f"{'x' * LONGEST}..." in shown and "39 39, ..." in text.replace("\n" + " " * 18, " ") and "40 40" not in text
 
@@ -254,7 +254,7 @@ def test_a_description_of_more_than_json_types_is_refused(tmp_path: Path, state:
     for wrong in (*({"card": card} for card in cards), {"network": {"a": torch.ones(2)}}):
         save_checkpoint(tmp_path / "a.pth", {**state, **wrong})
         with pytest.raises(DamagedCheckpointError, match=r"a\.pth: its description is damaged") as caught:
-            describe(tmp_path / "a.pth")
+            describe_file(tmp_path / "a.pth")
         assert "\n" not in str(caught.value)
 
 
@@ -275,12 +275,12 @@ def test_missing_foreign_and_damaged_files_are_named_in_one_line(tmp_path: Path,
             if content is not None:
                 path.write_bytes(content)
             with pytest.raises(UserError) as caught:
-                describe(path)
+                describe_file(path)
             assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     for text in ("[]", "{", '{"format": "tsr-matte/2"}', "[" * 10**5):
         path.write_bytes(field(14, pair("tsr_matte", text)))
         with pytest.raises(UserError):
-            describe(path)
+            describe_file(path)
 
 
 # ------------------------------------------------------------------------------------------------ metadata of ONNX

@@ -20,7 +20,7 @@ from utils import onnx_export
 from utils.checkpoint import FORMAT
 from utils.errors import UserError
 from utils.inference import Predictor, for_inference, load_model, predict, predict_alpha, with_effort
-from utils.model_card import describe
+from utils.model_card import describe_file
 from utils.onnx_export import export_onnx
 from utils.onnx_metadata import read_onnx_metadata
 from utils.onnx_network import OnnxNetwork, OnnxPhotograph, OnnxStudent, part_path
@@ -356,7 +356,7 @@ def test_what_cannot_be_loaded_is_told(export: Export, copied: Callable, tmp_pat
         load_model(tmp_path / "foreign.onnx")
     onnx.helper.set_model_props(foreign, {"format": "tsr-matte/1", "part": "photograph"})
     onnx.save(foreign, tmp_path / "old.onnx")
-    for read in (load_model, describe):
+    for read in (load_model, describe_file):
         with pytest.raises(UserError, match=r"old\.onnx: of an earlier version"):
             read(tmp_path / "old.onnx")
     with pytest.raises(UserError, match=r"--precision bf16: model\.onnx .*--dtype float16"):

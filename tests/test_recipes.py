@@ -423,7 +423,7 @@ def full_disk_at(owner: object, name: str, call: int, limit_bytes: int) -> Itera
         ((Learner, "make_step", 4), 1_000_000, "last.pth", 1),
         ((Learner, "make_step", 6), 0, "log.csv", 3),
         ((train, "record_validation", 1), 0, "validation.csv", 2),
-        ((train, "merge", 2), 1_000_000, "best.pth", 4),
+        ((train, "merge_shares", 2), 1_000_000, "best.pth", 4),
     ],
 )
 def test_a_full_disk_costs_a_step_and_nothing_else(

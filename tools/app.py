@@ -23,7 +23,7 @@ from utils.page import (
     Subject,
     View,
     choose_rendering,
-    describe,
+    describe_subject,
     draw_for_screen,
     explain,
     find_subject,
@@ -140,7 +140,7 @@ def build_page(gradio: Any, predictor: Predictor, folder: Path, max_pixels: int)
         subject = find_subject(own(file["path"]), predictor, max_pixels=max_pixels)
         photograph = write_for_screen(subject.screen.photo.rgb, subject, folder)
         pictures = photograph, view_of(subject, rendering(VIEWS[0], "", None))
-        text = describe(subject, predictor)
+        text = describe_subject(subject, predictor)
         return Shown(subject, photograph), pictures, text, VIEWS[0], *sides(done=True), *options(VIEWS[0])
 
     def sides(*, done: bool) -> tuple:

@@ -11,7 +11,7 @@ import torch
 
 from config import PRESETS, ArchitectureConfig, Config, parse_cli
 from models import MaskTeacher, Routing, TSRMatte
-from utils.anatomy import Anatomy, describe
+from utils.anatomy import Anatomy, describe_network
 from utils.architecture_plot import Captions, draw_architecture
 from utils.errors import run_script
 from utils.example import Example, make_example
@@ -49,7 +49,7 @@ def build(config: Config) -> tuple[TSRMatte, MaskTeacher | None]:
 def anatomy_of(config: Config, network: TSRMatte, teacher: MaskTeacher | None) -> Anatomy:
     """The facts, for a photograph of the proportions that are shown."""
     size = preprocess_of(config).coarse_size(*PHOTOGRAPH)
-    return describe(network, teacher, size=size, side_px=config.routing.largest_px)
+    return describe_network(network, teacher, size=size, side_px=config.routing.largest_px)
 
 
 def example_of(config: Config, network: TSRMatte) -> Example:

@@ -115,7 +115,7 @@ class Anatomy(NamedTuple):
     teacher: TeacherAnatomy | None
 
 
-def describe(network: TSRMatte, teacher: MaskTeacher | None, *, size: tuple[int, int], side_px: int) -> Anatomy:
+def describe_network(network: TSRMatte, teacher: MaskTeacher | None, *, size: tuple[int, int], side_px: int) -> Anatomy:
     """Runs the parts once each and notes what they return.
 
     Args:

@@ -17,7 +17,7 @@ from utils.files import remove_file, remove_stale, write_atomically
 from utils.images import list_images
 from utils.layouts import KINDS
 from utils.names import shorten
-from utils.output_folder import differences
+from utils.output_folder import describe_differences
 
 SPLITS = ("train", "test")
 MANIFEST = "manifest.json"
@@ -77,7 +77,7 @@ def find_finished(root: Path, wanted: Mapping[str, ComposedSet], *, overwrite: b
         if made is None:
             why = f"{len(there)} files without a manifest that says how they were made"
         elif made.settings != planned.settings:
-            why = f"composites made with {differences(made.settings, planned.settings)}"
+            why = f"composites made with {describe_differences(made.settings, planned.settings)}"
         elif any(before.get(path) != after.get(path) for path in there):
             why = _changes(made, planned, folder, set(there))
         else:
@@ -98,7 +98,7 @@ def _changes(made: ComposedSet, planned: ComposedSet, folder: Path, there: set[P
             listed |= before.get("background") != after.get("background")
     if not listed:
         return f"{len(changed)} composites made of other foregrounds, alphas or backgrounds ({shorten(changed)})"
-    counts = differences(made.files, planned.files)
+    counts = describe_differences(made.files, planned.files)
     return f"composites of another list of foregrounds or backgrounds{f' ({counts})' if counts else ''}"
 
 

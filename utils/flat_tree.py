@@ -80,7 +80,7 @@ def choose_sets(
     return {name: places for name, places in sets.items() if name in chosen or not splits}
 
 
-def plan(
+def plan_samples(
     source: Path, target: Path, layout: DatasetLayout, chosen: dict[str, tuple[str, ...]], *, may_lack: bool = False
 ) -> list[SourceSample]:
     """Finds the samples of the chosen sets.

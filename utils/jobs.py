@@ -61,7 +61,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_EXTENSIONS
 
 
-def plan(inputs: Sequence[Path], output: Path, renderings: Sequence[Rendering], format: Format) -> Plan:
+def plan_jobs(inputs: Sequence[Path], output: Path, renderings: Sequence[Rendering], format: Format) -> Plan:
     """Finds the photographs and videos of some inputs, and names their results.
 
     Folders are searched for photographs, at any depth, and mirrored below the output folder; so is what a pattern

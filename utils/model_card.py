@@ -1,7 +1,7 @@
 """Model cards: what a checkpoint or an exported file says of where it comes from and what it is worth.
 
 A card is a dict of JSON types under "card" in the description of a file (utils.checkpoint.DESCRIPTION): train.py begins
-it, export_inference.py completes it, `describe` prints it. What nobody wrote down is said to be unknown. Keys:
+it, export_inference.py completes it, `describe_file` prints it. What nobody wrote down is said to be unknown. Keys:
 
 preset              which one it was trained with
 parameters          how many, by part
@@ -179,7 +179,7 @@ def _listed(card: Mapping[str, Any], key: str) -> list[Any]:
 # ------------------------------------------------------------------------------------------------ as text
 
 
-def describe(path: Path) -> str:
+def describe_file(path: Path) -> str:
     """What a .pth, .safetensors or .onnx says of itself, as text for a terminal. No network is built.
 
     Raises:

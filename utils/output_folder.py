@@ -46,7 +46,7 @@ class OutputFolder(NamedTuple):
             return
         strays = [path for path in there if path not in self.files]
         named = shorten([path.relative_to(self.path).as_posix() for path in strays or there])
-        how = f"made with {differences(made, self.settings)}" if made else "that this program has not made"
+        how = f"made with {describe_differences(made, self.settings)}" if made else "that this program has not made"
         message = f"{self.flag} {self.path} holds {len(strays or there)} images {how} ({named}); choose another folder"
         if strays:  # they would stay
             raise UserError(message)
@@ -115,7 +115,9 @@ class SharedFolder(NamedTuple):
     def _changed(self) -> str:
         """How its settings differ from those that it was used with before, in words."""
         made = _read(self.path) or {}
-        return differences(made, {**made, **{key: value for key, value in self.settings.items() if key in made}})
+        return describe_differences(
+            made, {**made, **{key: value for key, value in self.settings.items() if key in made}}
+        )
 
 
 def _results(folder: Path) -> list[Path]:
@@ -139,7 +141,7 @@ def _write(folder: Path, settings: Mapping[str, Any]) -> None:
     write_atomically(folder / SETTINGS, lambda file: file.write(text.encode()))
 
 
-def differences(made: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
+def describe_differences(made: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
     """What two settings differ in, for a message."""
     keys = [key for key in {**made, **planned} if made.get(key) != planned.get(key)]
     return ", ".join(f"{key} {made.get(key)} instead of {planned.get(key)}" for key in keys)

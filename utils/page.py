@@ -104,7 +104,7 @@ def write_result(subject: Subject, rendering: Rendering, folder: Path) -> Path:
     return path
 
 
-def describe(subject: Subject, predictor: Predictor) -> str:
+def describe_subject(subject: Subject, predictor: Predictor) -> str:
     """Size, time and device in a line."""
     height, width = subject.matte.alpha.shape
     device = predictor.device

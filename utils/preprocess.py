@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 from utils.files import remove_file, remove_stale, require_apart, require_writable
-from utils.flat_tree import OWN, File, SourceSample, choose_sets, plan, published_sets
+from utils.flat_tree import OWN, File, SourceSample, choose_sets, plan_samples, published_sets
 from utils.images import MAX_PIXELS, verify_image
 from utils.layouts import KINDS, DatasetLayout
 from utils.manifest import Entry, entries_of_others, is_untouched, journal, read_records, write_manifest
@@ -102,7 +102,7 @@ def flatten(
     rules = _Rules(source, target, link, max_side, max_pixels)
     sets = published_sets(layout)
     wanted = choose_sets(layout, sets, splits)
-    samples = plan(source, target, layout, wanted, may_lack=not splits and layout.name in OWN)
+    samples = plan_samples(source, target, layout, wanted, may_lack=not splits and layout.name in OWN)
     for folder in {path.parent for sample in samples for file in sample.files for path in file.wanted}:
         require_apart(folder, "--target", [source])  # it may be a link that leads back
     found = {sample.split for sample in samples}

@@ -76,7 +76,7 @@ def validate(
     return found
 
 
-def merge(shares: Sequence[Share], world: Processes) -> Validation:
+def merge_shares(shares: Sequence[Share], world: Processes) -> Validation:
     """The means over all images, and the pictures in their order: the same for any number of processes, to rounding."""
     scores = mean_scores(world.interleave([share.scores for share in shares]))
     coarse_sad = float(np.mean(world.interleave([share.coarse_sads for share in shares])))
