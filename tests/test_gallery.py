@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from utils.gallery import Gallery, error_heat, make_panels, shrink
+from utils.gallery import Gallery, error_heat, make_panels
+from utils.shrinking import shrink_to_fit
 
 
 def shown(errors: dict[str, float], order: list[str], each: int) -> tuple[list[str], list[str], int]:
@@ -73,9 +74,9 @@ def test_panels_show_what_they_say() -> None:
 
 
 def test_shrinking_keeps_the_shape_and_never_enlarges() -> None:
-    assert shrink(np.zeros((10, 8000), np.uint8), 400).shape == (1, 400)
+    assert shrink_to_fit(np.zeros((10, 8000), np.uint8), 400).shape == (1, 400)
     small = np.zeros((10, 20, 3), np.uint8)
-    assert shrink(small, 400) is small
+    assert shrink_to_fit(small, 400) is small
     picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     expected = picture.reshape(10, 4, 15, 4, 3).mean((1, 3))[..., ::-1]
-    assert np.abs(shrink(picture[..., ::-1], 15) - expected).max() <= 0.5  # a view that runs backwards
+    assert np.abs(shrink_to_fit(picture[..., ::-1], 15) - expected).max() <= 0.5  # a view that runs backwards

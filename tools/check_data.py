@@ -9,7 +9,6 @@ The dataset itself is not touched. What was read is remembered, so that a second
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -19,18 +18,16 @@ from utils.contact_sheet import AMBER, NEUTRAL, RED, Tile, contact_sheet, matte_
 from utils.encoding import write_image
 from utils.errors import UserError, printable, run_script
 from utils.files import require_apart, require_writable
-from utils.gallery import shrink
 from utils.images import image_size, quantise, read_alpha, read_rgb
-from utils.pairs import Pair, folders_there
+from utils.pairs import Pair, evenly_spaced, folders_there
 from utils.parallel import cpu_cores, in_threads
 from utils.problems import Problem, write_problems
+from utils.shrinking import shrink_to_fit
 
 TILE_PX = 280
 GOOD = 5  # of so many pairs on the sheet, one has no problem: to compare with
 
 LEGEND = "right: the photograph with its matte, purple what it removes, yellow its edge"
-
-Item = TypeVar("Item")
 
 
 def main() -> int:
@@ -109,7 +106,7 @@ def draw(check: DataCheck, count: int, max_pixels: int) -> np.ndarray:
     most = count - min(len(good), count // GOOD)
     faulty = one_of_each_kind_first(check.problems, most)[:most]
     calls = [(faulty_tile, (problems, check, max_pixels)) for problems in faulty]
-    calls += [(good_tile, (*each, max_pixels)) for each in spread(good, count - len(faulty))]
+    calls += [(good_tile, (*each, max_pixels)) for each in evenly_spaced(good, count - len(faulty))]
     tiles = list(in_threads(lambda call: call[0](*call[1]), calls, desc="draw", unit="pair", num_workers=cpu_cores()))
     errors = len({(problem.split, problem.name) for problem in check.errors()})
     counts = f"{errors} cannot be used (red), {len(named) - errors} doubtful (amber), {len(good)} others"
@@ -133,15 +130,9 @@ def one_of_each_kind_first(problems: Sequence[Problem], most: int) -> list[list[
     rounds = [
         (each[0].severity == "warning", turn, each)
         for pairs in of_kind.values()
-        for turn, each in enumerate(spread(pairs, most))
+        for turn, each in enumerate(evenly_spaced(pairs, most))
     ]
     return [each for *_, each in sorted(rounds, key=lambda place: place[:2])]
-
-
-def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items, evenly spaced; all, if there are no more."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
 
 
 def faulty_tile(problems: list[Problem], check: DataCheck, max_pixels: int) -> Tile:
@@ -183,7 +174,7 @@ def views(pair: Pair, max_pixels: int) -> tuple[np.ndarray | str, np.ndarray | s
         alpha = read_alpha(pair.alpha, max_pixels=max_pixels)
     except UserError as error:
         return rgb, printable(str(error))
-    small = shrink(alpha, TILE_PX)
+    small = shrink_to_fit(alpha, TILE_PX)
     if isinstance(rgb, str) or image_size(pair.image) != alpha.shape:  # of the files: shrunk, they may be the same
         return rgb, quantise(small)
     return rgb, matte_overlay(rgb, small)
@@ -192,7 +183,7 @@ def views(pair: Pair, max_pixels: int) -> tuple[np.ndarray | str, np.ndarray | s
 def photograph(path: Path, max_pixels: int) -> np.ndarray | str:
     """A photograph, small, uint8 (H, W, 3); a reason if it cannot be read."""
     try:
-        return shrink(read_rgb(path, max_pixels=max_pixels), TILE_PX)
+        return shrink_to_fit(read_rgb(path, max_pixels=max_pixels), TILE_PX)
     except UserError as error:
         return printable(str(error))
 

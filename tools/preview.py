@@ -8,11 +8,11 @@ from operator import itemgetter
 
 from config import RUNS, PreviewConfig, parse_cli
 from utils.errors import run_script
-from utils.evaluation import evenly_spaced, predictions
+from utils.evaluation import predictions
 from utils.files import require_writable
 from utils.inference import load_model, newest_best
 from utils.metrics import mad
-from utils.pairs import find_pairs
+from utils.pairs import evenly_spaced, find_pairs
 from utils.plots import save_previews
 
 

@@ -22,12 +22,11 @@ from config import RUNS, RefinementStudyConfig, parse_cli
 from models.patches import Patches
 from utils.boundary import edge_distance
 from utils.errors import UserError, run_script
-from utils.evaluation import evenly_spaced
 from utils.files import require_apart, require_writable, write_json
 from utils.inference import newest_best
 from utils.metrics import matting
 from utils.names import shorten
-from utils.pairs import Pair, find_pairs, read_pair
+from utils.pairs import Pair, evenly_spaced, find_pairs, read_pair
 from utils.progress import progress
 from utils.recall import THRESHOLDS, Recall, Refined, load_refiner, mean_row, refine, refinement_gain
 from utils.run_folder import provenance, versions

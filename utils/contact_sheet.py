@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.gallery import shrink
+from utils.shrinking import shrink_to_fit
 
 Colour = tuple[int, int, int]
 
@@ -125,7 +125,7 @@ def _fit(picture: np.ndarray, side_px: int) -> np.ndarray:
     """The picture with its longer side `side_px`; enlarged pixels stay visible as pixels."""
     longer = max(picture.shape[:2])
     if longer >= side_px:
-        return shrink(picture, side_px)
+        return shrink_to_fit(picture, side_px)
     size = tuple(max(1, round(side * side_px / longer)) for side in picture.shape[1::-1])
     return cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
 

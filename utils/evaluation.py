@@ -1,8 +1,8 @@
-"""What a network says of a set of pairs, one after the other, and which of them are shown."""
+"""What a network says of a set of pairs, one after the other."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from utils.pairs import Pair, read_pair
 from utils.parallel import ordered_map
 from utils.plots import Preview, make_preview
 from utils.progress import progress
-
-Item = TypeVar("Item")
 
 
 class Prediction(NamedTuple):
@@ -69,9 +67,3 @@ def predictions(
             except OutOfMemory as error:
                 raise UserError(f"{name}: {error}") from error
             yield Prediction(name, rgb, alpha, output, predictor)
-
-
-def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
-    """At most `number` of the items, from the first to the last: a sorted list begins with one kind of picture."""
-    indices = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
-    return [items[index] for index in indices]

@@ -14,8 +14,8 @@ import torch
 from models import Routing
 from models.patches import Patches
 from models.routing import choose_patches
-from utils.gallery import shrink
 from utils.images import quantise
+from utils.shrinking import shrink_to_fit
 from utils.synthetic import VAL_FIRST_INDEX, composite
 from utils.transforms import Preprocess
 
@@ -97,10 +97,10 @@ def make_example(
     corners = _on_edge(alpha, crops, crop_px)
     return Example(
         size,
-        shrink(drawn.rgb, SHOWN_PX),
-        shrink(drawn.alpha, SHOWN_PX),
-        *(shrink(cv2.resize(each, coarse_size[::-1]), SHOWN_PX) for each in (drawn.rgb, quantise(coarse))),
-        shrink(quantise((gain / gain.max()) ** 0.5), SHOWN_PX),
+        shrink_to_fit(drawn.rgb, SHOWN_PX),
+        shrink_to_fit(drawn.alpha, SHOWN_PX),
+        *(shrink_to_fit(cv2.resize(each, coarse_size[::-1]), SHOWN_PX) for each in (drawn.rgb, quantise(coarse))),
+        shrink_to_fit(quantise((gain / gain.max()) ** 0.5), SHOWN_PX),
         squares,
         square,
         corners,

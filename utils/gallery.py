@@ -6,16 +6,9 @@ import cv2
 import numpy as np
 
 from utils.images import quantise
-from utils.shrinking import shrink as shrink_to
-from utils.shrinking import shrunk_size
+from utils.shrinking import shrink_to_fit
 
 Panels = list[tuple[str, bytes]]  # (caption, JPEG)
-
-
-def shrink(picture: np.ndarray, side_px: int) -> np.ndarray:
-    """A uint8 picture (H, W) or (H, W, 3) with its longer side at most `side_px`."""
-    size = shrunk_size(picture.shape[:2], side_px)
-    return picture if size == picture.shape[:2] else shrink_to(picture, size)
 
 
 def error_heat(pred_alpha: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -31,7 +24,7 @@ def make_panels(rgb: np.ndarray | None, alpha: np.ndarray, pred_alpha: np.ndarra
         "predicted alpha": quantise(pred_alpha),
         "|predicted - true|": error_heat(pred_alpha, alpha),
     }
-    return [(caption, _jpeg(shrink(each, side_px))) for caption, each in pictures.items() if each is not None]
+    return [(caption, _jpeg(shrink_to_fit(each, side_px))) for caption, each in pictures.items() if each is not None]
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

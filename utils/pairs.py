@@ -6,7 +6,7 @@ A pair is an image and an alpha whose paths below their folders are equal but fo
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from utils.errors import UserError
 from utils.images import MAX_PIXELS, natural_key, read_alpha, read_rgb
 from utils.layouts import BENCHMARKS, DATASETS, DatasetLayout
 from utils.names import collect, names_twice, shorten
+
+Item = TypeVar("Item")
 
 
 class NotFound(UserError):
@@ -378,3 +380,9 @@ def read_pair(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, 
     if rgb.shape[:2] != alpha.shape:
         raise UserError(f"{sizes_differ(pair.image, rgb.shape[:2], pair.alpha, alpha.shape)}; make them the same size")
     return rgb, alpha
+
+
+def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
+    """At most `number` of the items, from the first to the last: a sorted list begins with one kind of picture."""
+    indices = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
+    return [items[index] for index in indices]

@@ -15,10 +15,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from models.patches import Patches
 from utils.errors import printable
 from utils.files import write_atomically
-from utils.gallery import error_heat, shrink
+from utils.gallery import error_heat
 from utils.images import quantise
 from utils.metrics import sad
 from utils.run_folder import RunTables
+from utils.shrinking import shrink_to_fit
 
 INK, GRID = "#333333", "#dddddd"
 COARSE, REFINED, REFERENCE = "#b8860b", "#1f6f8b", "#999999"
@@ -63,7 +64,7 @@ def make_preview(
         quantise(a) for a in (alpha, coarse_alpha, (GAIN_SHOWN * gain).clip(0, 1), refined_alpha)
     )
     heat = error_heat(refined_alpha, alpha)
-    cells = [shrink(cell, CELL_PX) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
+    cells = [shrink_to_fit(cell, CELL_PX) for cell in (rgb, true, coarse, expected, refined, heat, on_green)]
     cells[3] = outline_patches(cells[3], patches, alpha.shape)
     return Preview(cells, sad(refined_alpha, alpha))
 

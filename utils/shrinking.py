@@ -69,6 +69,12 @@ def shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
 
 
+def shrink_to_fit(picture: np.ndarray, side_px: int) -> np.ndarray:
+    """A uint8 picture (H, W) or (H, W, 3) with its longer side at most `side_px`."""
+    size = shrunk_size(picture.shape[:2], side_px)
+    return picture if size == picture.shape[:2] else shrink(picture, size)
+
+
 def shrink_trimap(trimap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Shrinks a trimap so that a pixel is certain only if everything under it is, and of one kind.
 

@@ -8,11 +8,11 @@ import torch
 from tqdm import tqdm
 
 from utils.distributed import Processes
-from utils.evaluation import evenly_spaced, predictions
+from utils.evaluation import predictions
 from utils.inference import Predictor
 from utils.interruption import Interruption
 from utils.metrics import sad
-from utils.pairs import Pair
+from utils.pairs import Pair, evenly_spaced
 from utils.plots import Preview, save_curves, save_previews
 from utils.run_folder import RunFolder, read_tables
 from utils.run_log import RunLog
