@@ -9,14 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.datasets import AlphaDataset, MattingDataset, Sample, TrimapSample, WithTrimaps
+from utils.datasets import AlphaDataset, MattingDataset, Sample
 from utils.encoding import write_image
 from utils.errors import UserError
 from utils.pairs import Pair, find_pairs
 from utils.sampler import StepSampler
 from utils.seeds import seeded_rng
 from utils.transforms import NO_CROPS, EvalTransform, SampleCrops
-from utils.trimaps import trimap_from_alpha
 
 
 def write_pair(root: Path, name: str, size: tuple[int, int], alpha_size: tuple[int, int] | None = None) -> None:
@@ -109,21 +108,6 @@ def test_the_teacher_reads_no_photographs(pairs: list[Pair]) -> None:
     for i, sample in enumerate(AlphaDataset(pairs, transform)[i] for i in range(7)):
         assert torch.equal(sample.alpha, expected[i].alpha) and sample.name == expected[i].name
         assert sample.rgb.shape == (3, 0, 0) and sample.crops is NO_CROPS
-
-
-def test_trimaps_come_with_the_samples(tmp_path: Path) -> None:
-    alpha = np.zeros((64, 64), np.uint8)
-    alpha[20:44, 20:44] = 255
-    write_image(tmp_path / "train/gt/a.png", alpha)
-    write_image(tmp_path / "train/im/a.png", np.zeros((64, 64, 3), np.uint8))
-    dataset = MattingDataset(find_pairs(tmp_path), EvalTransform(64), seed=3)
-    fixed = WithTrimaps(dataset, (5, 5))[0]
-    assert isinstance(fixed, TrimapSample) and fixed.trimap.dtype == torch.uint8
-    assert np.array_equal(fixed.trimap[0].numpy(), trimap_from_alpha(alpha / np.float32(255), 5))
-    assert torch.equal(fixed.rgb, dataset[0].rgb)
-    drawn = WithTrimaps(dataset, (1, 15))
-    assert torch.equal(drawn[1, 0].trimap, drawn[1, 0].trimap)
-    assert len({drawn[epoch, 0].trimap.numpy().tobytes() for epoch in range(8)}) > 3
 
 
 def test_random_numbers_do_not_collide_and_are_the_same_in_every_process() -> None:

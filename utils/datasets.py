@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from utils.backgrounds import NewBackgrounds
-from utils.images import MAX_PIXELS, quantise, read_alpha
+from utils.images import MAX_PIXELS, read_alpha
 from utils.pairs import Pair, read_pair
 from utils.seeds import seeded_rng
 from utils.transforms import NO_CROPS, EvalTransform, SampleCrops, TrainTransform
-from utils.trimaps import random_trimap
 
 
 class Sample(NamedTuple):
@@ -24,15 +22,6 @@ class Sample(NamedTuple):
     rgb: torch.Tensor
     alpha: torch.Tensor
     crops: SampleCrops
-    name: str
-
-
-class TrimapSample(NamedTuple):
-    """A `Sample` with a trimap, uint8 (1, H, W) of 0, 128 and 255."""
-
-    rgb: torch.Tensor
-    alpha: torch.Tensor
-    trimap: torch.Tensor
     name: str
 
 
@@ -94,28 +83,3 @@ class AlphaDataset(MattingDataset):
         alpha = read_alpha(self.pairs[index].alpha, max_pixels=self.max_pixels)
         alpha = self.transform.alpha(alpha, seeded_rng(self.seed, epoch, index))
         return Sample(torch.empty(3, 0, 0, dtype=torch.uint8), alpha, NO_CROPS, self.pairs[index].name)
-
-
-class WithTrimaps(Dataset[TrimapSample]):
-    """A dataset's samples with trimaps made from their alphas, as trimap-based matting needs them.
-
-    Args:
-        dataset: gives the samples; its seed is taken over.
-        kernel_px: least and greatest diameter of the ellipse that erodes the certain regions; equal: a fixed one.
-    """
-
-    def __init__(self, dataset: MattingDataset, kernel_px: tuple[int, int]) -> None:
-        self.dataset = dataset
-        self.kernel_px = kernel_px
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> TrimapSample:
-        """Makes a sample; the alpha is rounded to 8 bits to find what is certain in it."""
-        sample = self.dataset[key]
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        rng = seeded_rng("trimap", self.dataset.seed, epoch, index)
-        alpha = quantise(sample.alpha[0].numpy()) / np.float32(255)
-        trimap = torch.from_numpy(random_trimap(alpha, rng, self.kernel_px))[None]
-        return TrimapSample(sample.rgb, sample.alpha, trimap, sample.name)
