@@ -10,8 +10,8 @@ import pytest
 
 from utils.boundary import (
     band_scores,
-    boundary_band,
     boundary_iou,
+    edge_distance,
     edge_length,
     fog,
     foreground_mask,
@@ -276,23 +276,23 @@ def test_band_matches_all_distances(radius_px: float) -> None:
     soft[rng.random(soft.shape) < 0.01] = 0.3
     soft[8, :3] = 0.9
     for target in (hard, soft):
-        np.testing.assert_array_equal(boundary_band(target, radius_px), reference_band(target, radius_px))
+        np.testing.assert_array_equal(edge_distance(target) <= radius_px, reference_band(target, radius_px))
 
 
 def test_band_of_a_straight_edge_is_its_radius_on_each_side() -> None:
     target = np.zeros((10, 40))
     target[:, 20:] = 1
-    columns = boundary_band(target, 4).all(axis=0)
+    columns = (edge_distance(target) <= 4).all(axis=0)
     assert np.flatnonzero(columns).tolist() == list(range(16, 24))
-    assert boundary_band(target, 4).sum() == 80
+    assert (edge_distance(target) <= 4).sum() == 80
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_band_of_constant_truths(size: tuple[int, int]) -> None:
-    assert not boundary_band(np.zeros(size), 5).any()
-    assert not boundary_band(np.ones(size), 5).any()
-    assert not boundary_band(np.ones(size), math.inf).any()
-    assert boundary_band(np.full(size, 0.5), 0).all()
+    assert not (edge_distance(np.zeros(size)) <= 5).any()
+    assert not (edge_distance(np.ones(size)) <= 5).any()
+    assert not (edge_distance(np.ones(size)) <= math.inf).any()
+    assert (edge_distance(np.full(size, 0.5)) <= 0).all()
 
 
 def test_band_of_one_pixel_is_a_disc() -> None:
@@ -301,14 +301,14 @@ def test_band_of_one_pixel_is_a_disc() -> None:
     target[50, 50] = 1
     yy, xx = np.mgrid[:101, :101] - 50
     for radius_px in (5, 13, 45):
-        np.testing.assert_array_equal(boundary_band(target, radius_px), yy**2 + xx**2 <= radius_px**2)
+        np.testing.assert_array_equal(edge_distance(target) <= radius_px, yy**2 + xx**2 <= radius_px**2)
 
 
 def test_band_shows_what_the_whole_image_dilutes() -> None:
     target = np.zeros((200, 200))
     target[:, 100:] = 1
     pred = cv2.GaussianBlur(target, (0, 0), 2)
-    band = boundary_band(target, 8)
+    band = edge_distance(target) <= 8
     assert band.mean() == 0.08
     assert mse(pred, target, region=band) > 12 * mse(pred, target)
     assert sad(pred, target, region=band) == pytest.approx(sad(pred, target), rel=1e-3)
@@ -321,7 +321,7 @@ def test_band_shows_what_the_whole_image_dilutes() -> None:
 def test_band_scores_are_the_metrics_of_both_regions() -> None:
     pred, target = mattes(40, 53)
     target = np.float64(target > 0.7)
-    band = boundary_band(target, 2)
+    band = edge_distance(target) <= 2
     (scores,) = band_scores(pred, target, [2])
     assert list(scores) == ["pixels", "SAD", "MSE", "MAD", "rest_SAD", "rest_MSE", "rest_MAD"]
     assert 0.1 < scores["pixels"] == band.mean() < 0.9

@@ -487,8 +487,8 @@ def test_truths_are_no_predictions(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "t")
     for predictions in (tmp_path / "t", tmp_path / "x" / ".." / "t", tmp_path / "link"):
         (tmp_path / "x").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=f"--mine and --theirs are the same folder, {tmp_path}/t"):
-            pair_by_name(predictions, tmp_path / "t", predictions_flag="--mine", truths_flag="--theirs")
+        with pytest.raises(UserError, match=f"--predictions and --ground-truth are the same folder, {tmp_path}/t"):
+            pair_by_name(predictions, tmp_path / "t")
 
 
 def test_files_are_found_by_the_names_they_go_with(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
-from utils.boundary import boundary_band
+from utils.boundary import edge_distance
 from utils.metrics import conn, grad, sad
 from utils.scoring import BAND_RADII_PX, COLUMNS, FAMILIES, ImageScores, band_table, mean_scores, score_image
 
@@ -80,7 +80,7 @@ def test_columns_are_what_the_tables_know(levels: list[tuple[np.ndarray, np.ndar
 
 def test_regions_share_what_is_costly_without_changing_it(levels: list[tuple[np.ndarray, np.ndarray]]) -> None:
     pred, true = map(as_alpha, levels[3])
-    unknown = boundary_band(true, 4)
+    unknown = edge_distance(true) <= 4
     values = score_image("a", pred, true, metrics=FAMILIES, unknown=unknown).values
     for name, metric in (("SAD", sad), ("Grad", grad), ("Conn", conn)):
         assert values[name] == pytest.approx(metric(pred, true), rel=1e-12)

@@ -151,39 +151,37 @@ class NewBackgrounds:
         return CroppedSubject(transform.photograph(rgb, alpha, rng), solved is not None)
 
 
-def find_backgrounds(folder: Path, flag: str = "--backgrounds", *, max_pixels: int = MAX_PIXELS) -> list[Path]:
+def find_backgrounds(folder: Path, *, max_pixels: int = MAX_PIXELS) -> list[Path]:
     """The photographs below a folder, checked, in natural order.
 
     Raises:
         UserError: there is none, or one is damaged or larger than `max_pixels`.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"{flag} {folder}: no such folder; check the path")
+        raise UserError(f"--backgrounds {folder}: no such folder; check the path")
     paths = list_images(folder, recursive=True)
     if not paths:
-        raise UserError(f"{flag} {folder}: no images there; give a folder of photographs without a subject")
+        raise UserError(f"--backgrounds {folder}: no images there; give a folder of photographs without a subject")
 
     if problems := damaged(paths, max_pixels=max_pixels):
         raise UserError(
-            f"{flag} {folder}: {len(problems)} of {len(paths)} images cannot be used: {shorten(problems, '; ')}; "
-            f"replace or remove them"
+            f"--backgrounds {folder}: {len(problems)} of {len(paths)} images cannot be used: "
+            f"{shorten(problems, '; ')}; replace or remove them"
         )
     return paths
 
 
-def find_foregrounds(
-    folder: Path, pairs: Sequence[Pair], flag: str = "--foregrounds", *, max_pixels: int = MAX_PIXELS
-) -> dict[str, Path]:
+def find_foregrounds(folder: Path, pairs: Sequence[Pair], *, max_pixels: int = MAX_PIXELS) -> dict[str, Path]:
     """The solved colours of each pair, by its name, checked.
 
     Raises:
         UserError: some are missing, damaged, or of another size than their photograph.
     """
-    found, lacking = match_names([pair.name for pair in pairs], folder, flag)
+    found, lacking = match_names([pair.name for pair in pairs], folder, "--foregrounds")
     if lacking:
         raise UserError(
-            f"{flag} {folder}: {len(lacking)} of {len(pairs)} are missing there ({shorten(lacking)}); run "
-            f"python -m tools.solve_foreground again, or leave out {flag}"
+            f"--foregrounds {folder}: {len(lacking)} of {len(pairs)} are missing there ({shorten(lacking)}); run "
+            f"python -m tools.solve_foreground again, or leave out --foregrounds"
         )
     problems = damaged(list(found.values()), max_pixels=max_pixels) or [
         sizes_differ(found[pair.name], size, pair.alpha, true_size)
@@ -192,8 +190,8 @@ def find_foregrounds(
     ]
     if problems:
         raise UserError(
-            f"{flag} {folder}: {len(problems)} of {len(pairs)} cannot be used: {shorten(problems, '; ')}; remove them "
-            f"and run python -m tools.solve_foreground again"
+            f"--foregrounds {folder}: {len(problems)} of {len(pairs)} cannot be used: "
+            f"{shorten(problems, '; ')}; remove them and run python -m tools.solve_foreground again"
         )
     return found
 

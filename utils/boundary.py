@@ -100,14 +100,6 @@ def edge_distance(target: np.ndarray) -> np.ndarray:
     return distance_px
 
 
-def boundary_band(target: np.ndarray, radius_px: float) -> np.ndarray:
-    """The pixels at most `radius_px` (>= 0) away from an edge or a soft pixel of the truth: bool (H, W).
-
-    A straight hard edge has a band of floor(radius_px) pixels on each side; a constant 0 or 1 truth has none.
-    """
-    return edge_distance(target) <= radius_px
-
-
 def band_scores(pred: np.ndarray, target: np.ndarray, radii_px: Sequence[float]) -> list[dict[str, float]]:
     """The differences inside the boundary band beside those of the rest of the image, for each radius.
 

@@ -142,7 +142,7 @@ def _unknown(task: Task, alpha: np.ndarray) -> np.ndarray | None:
     return trimap == UNKNOWN
 
 
-def check_cases(cases: Sequence[Case], *, max_pixels: int, num_workers: int = 8) -> tuple[dict[str, str], int]:
+def check_cases(cases: Sequence[Case], *, max_pixels: int) -> tuple[dict[str, str], int]:
     """Finds, before any work, files that are damaged, too large, of another size than their truth, or no mattes.
 
     JPEG and PNG in which nothing else can be wrong are checked for completeness without being decoded; other files,
@@ -165,7 +165,7 @@ def check_cases(cases: Sequence[Case], *, max_pixels: int, num_workers: int = 8)
             return str(error), 0
         return "", math.prod(sizes["alpha"])
 
-    found = list(in_threads(check, cases, desc="check", unit="img", num_workers=num_workers))
+    found = list(in_threads(check, cases, desc="check", unit="img", num_workers=8))
     problems = {case.name: text for case, (text, _) in zip(cases, found, strict=True) if text}
     return problems, max((pixels for _, pixels in found), default=0)
 

@@ -90,7 +90,6 @@ class Sheet:
 
     def line(
         self, corners: Sequence[Point], colour: str, *, arrow: bool = True, dashed: bool = False, width_px: float = 4,
-        zorder: float = 2,
     ) -> None:  # fmt: skip
         """Draws a line with rounded corners, which ends in an arrow head if it is to."""
         places = np.array(corners, float)
@@ -101,11 +100,11 @@ class Sheet:
         sideways = 0.42 * HEAD_PX * forwards[::-1] * (1, -1)
         if arrow:
             base = places[-1] - HEAD_PX * forwards
-            head = Polygon([places[-1], base + sideways, base - sideways], fc=colour, ec="none", zorder=zorder + 0.5)
+            head = Polygon([places[-1], base + sideways, base - sideways], fc=colour, ec="none", zorder=2.5)
             self.axes.add_patch(head)
             places = np.vstack([places[:-1], base + 2 * forwards])
         style = {"lw": points(width_px), "ls": (0, (3.2, 2)) if dashed else "-", "capstyle": "butt"}
-        self.axes.add_patch(PathPatch(_rounded(places), fc="none", ec=colour, zorder=zorder, **style))
+        self.axes.add_patch(PathPatch(_rounded(places), fc="none", ec=colour, zorder=2, **style))
 
     def picture(
         self, pixels: np.ndarray, centre: Point, width: float, *, edge: str = INK, shape: tuple[int, int] | None = None

@@ -4,7 +4,7 @@ Every metric is `(pred, target, *, region=None) -> float`:
 
 - pred, target: (H, W) float in [0, 1], predicted and true alpha at the truth's own resolution. Never uint8: a
   prediction cut to 8 bits before it is scored is off by up to a grey level.
-- region: (H, W) bool, the pixels that count (a trimap's unknown ones, a `boundary_band`, ...); None is the
+- region: (H, W) bool, the pixels that count (a trimap's unknown ones, a band around the edge, ...); None is the
   whole image. What is scored inside a region may depend on pixels outside it: filters and connected
   components see the image.
 - The result is float64 arithmetic, >= 0 and 0 for a perfect prediction. An empty region holds no error: 0.0,

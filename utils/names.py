@@ -37,9 +37,7 @@ class NamePairs(NamedTuple):
     extra: list[str]
 
 
-def pair_by_name(
-    predictions: Path, truths: Path, *, predictions_flag: str = "--predictions", truths_flag: str = "--ground-truth"
-) -> NamePairs:
+def pair_by_name(predictions: Path, truths: Path) -> NamePairs:
     """Pairs the images of two folders, searched recursively, by their names.
 
     A prediction NAME_alpha is taken for the truth NAME if there is no prediction NAME: so predict.py calls its results.
@@ -48,17 +46,15 @@ def pair_by_name(
     Args:
         predictions: folder of predicted mattes.
         truths: folder of true mattes, or of trimaps.
-        predictions_flag: what gave `predictions`, for the messages.
-        truths_flag: what gave `truths`, for the messages.
 
     Raises:
         UserError: a folder is missing or empty, both are the same one, a folder has a name twice, or no name at all is
             in both.
     """
-    predicted, true = index_images(predictions, predictions_flag), index_images(truths, truths_flag)
+    predicted, true = index_images(predictions, "--predictions"), index_images(truths, "--ground-truth")
     if os.path.realpath(predictions) == os.path.realpath(truths):
         raise UserError(
-            f"{predictions_flag} and {truths_flag} are the same folder, {truths}, and would score perfectly; "
+            f"--predictions and --ground-truth are the same folder, {truths}, and would score perfectly; "
             f"give the folder of the predictions"
         )
     results: dict[str, list[str]] = {}
@@ -75,8 +71,8 @@ def pair_by_name(
         used |= {name} if result == name else set(results[name])
     if not matched:
         raise UserError(
-            f"{predictions_flag} {predictions}: none of its {len(predicted)} images ({shorten(list(predicted))}) has "
-            f"the name of one of the {len(true)} in {truths_flag} {truths} ({shorten(list(true))}); "
+            f"--predictions {predictions}: none of its {len(predicted)} images ({shorten(list(predicted))}) has "
+            f"the name of one of the {len(true)} in --ground-truth {truths} ({shorten(list(true))}); "
             f"rename them, or give folders whose inner paths are the same"
         )
     return NamePairs(matched, missing, [name for name in predicted if name not in used])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 from torch.utils.data import Sampler
 
 from utils.seeds import seeded_rng
@@ -24,7 +23,6 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         step_images: Samples a step, of all processes together, at least one a process; None: a batch.
         rank: Of this process.
         world_size: Number of processes.
-        shuffle: Off: ascending order.
     """
 
     def __init__(
@@ -36,7 +34,6 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         step_images: int | None = None,
         rank: int = 0,
         world_size: int = 1,
-        shuffle: bool = True,
     ) -> None:
         self.length = length
         self.seed = seed
@@ -44,7 +41,6 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.step_images = step_images or batch_size
         self.rank = rank
         self.world_size = world_size
-        self.shuffle = shuffle
         self.steps = -(-length // self.step_images)  # an epoch
         self.epoch, self.step = 0, 0
 
@@ -66,9 +62,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         return sum(len(self.batches(step)) for step in range(self.steps))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = seeded_rng(self.seed, self.epoch).permutation(self.length)
+        order = seeded_rng(self.seed, self.epoch).permutation(self.length)
         for step in range(self.step, self.steps):
             group = order[step * self.step_images :][: self.step_images].tolist()
             mine = group[self.rank :: self.world_size] or group[:1]
