@@ -28,7 +28,7 @@ from utils.model_card import complete, read_description, read_scores
 from utils.names import counted, megabytes
 from utils.onnx_export import export_onnx
 from utils.onnx_metadata import read_onnx_metadata
-from utils.onnx_network import SUFFIXES, OnnxPhotograph, part_path
+from utils.onnx_network import PART_SUFFIXES, OnnxPhotograph, part_path
 from utils.run_folder import commit, versions
 from utils.synthetic import composite
 
@@ -96,7 +96,7 @@ def refuse_losses(outputs: Sequence[Path], checkpoint: Path) -> None:
 
 def files_of(path: Path) -> list[Path]:
     """The files an output may consist of."""
-    return [part_path(path, part) for part in SUFFIXES] if path.suffix == ".onnx" else [path]
+    return [part_path(path, part) for part in PART_SUFFIXES] if path.suffix == ".onnx" else [path]
 
 
 def is_export(path: Path) -> bool:

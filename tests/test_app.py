@@ -52,7 +52,7 @@ def subject(photograph: Path, predictor: Predictor) -> Subject:
     return find_subject(photograph, predictor, max_pixels=MAX_PIXELS)
 
 
-def rendering(view: page.View, colour: str = "#102030", picture: Path | None = None) -> Any:
+def rendering(view: page.ViewName, colour: str = "#102030", picture: Path | None = None) -> Any:
     return choose_rendering(view, colour=colour, picture=picture, max_pixels=MAX_PIXELS)
 
 

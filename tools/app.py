@@ -21,7 +21,7 @@ from utils.page import (
     COMPOSITES,
     VIEWS,
     Subject,
-    View,
+    ViewName,
     choose_rendering,
     describe_subject,
     draw_for_screen,
@@ -127,7 +127,7 @@ def build_page(gradio: Any, predictor: Predictor, folder: Path, max_pixels: int)
             raise UserError("That file was not given to this page. Choose it again.")
         return real
 
-    def rendering(view: View, colour: str, picture: str | None) -> Rendering:
+    def rendering(view: ViewName, colour: str, picture: str | None) -> Rendering:
         return choose_rendering(view, colour=colour, picture=picture and own(picture), max_pixels=max_pixels)
 
     def view_of(subject: Subject, drawn_by: Rendering) -> Path:
@@ -147,21 +147,21 @@ def build_page(gradio: Any, predictor: Predictor, folder: Path, max_pixels: int)
         """Either the box that takes a photograph, or what was found."""
         return gradio.update(value=None, visible=not done), gradio.update(visible=done)
 
-    def options(view: View) -> tuple:
+    def options(view: ViewName) -> tuple:
         """What goes with some views only: the picker of a colour, the choice of a picture, a file of the composite."""
         return tuple(
             gradio.update(visible=shown) for shown in (view == "Colour", view == "Picture", view in COMPOSITES)
         )
 
     @told
-    def draw(shown: Shown | None, view: View, colour: str, picture: str | None) -> tuple | Any:
+    def draw(shown: Shown | None, view: ViewName, colour: str, picture: str | None) -> tuple | Any:
         if view == "Picture" and picture is None:
             return gradio.skip()
         subject, photograph = require(shown)
         return photograph, view_of(subject, rendering(view, colour, picture))
 
     @told
-    def write(shown: Shown | None, view: View, colour: str, picture: str | None) -> str:
+    def write(shown: Shown | None, view: ViewName, colour: str, picture: str | None) -> str:
         return str(write_result(require(shown).subject, rendering(view, colour, picture), folder))
 
     with gradio.Blocks(title="TSR-Matte", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as page:

@@ -20,7 +20,7 @@ from utils.onnx_metadata import read_our_metadata
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-SUFFIXES = {"coarse": ".coarse.onnx", "refiner": ".refiner.onnx", "photograph": ".onnx"}  # the last ends them all
+PART_SUFFIXES = {"coarse": ".coarse.onnx", "refiner": ".refiner.onnx", "photograph": ".onnx"}  # the last ends them all
 CHUNK_BYTES = 2**24
 ERRORS_ONLY = 3  # of onnxruntime's log
 
@@ -166,14 +166,14 @@ def load_onnx(path: Path, device: torch.device) -> tuple[OnnxNetwork | OnnxPhoto
             missing, or cannot run there.
     """
     metadata = _read(path)
-    files = {part: part_path(path, part) for part in SUFFIXES}
+    files = {part: part_path(path, part) for part in PART_SUFFIXES}
     present = {part: file for part, file in files.items() if file.is_file()}
     for part, file in present.items():
         other = metadata if file == path else _read(file)
         if other["part"] != part:
             raise UserError(
                 f"{file}: holds the part {other['part']!r}, as its name does not say; name it "
-                f"NAME{SUFFIXES.get(other['part'], '.onnx')}"
+                f"NAME{PART_SUFFIXES.get(other['part'], '.onnx')}"
             )
         if other["export"] != metadata["export"]:
             raise UserError(f"{file}: of another export than {path.name}; export both again, or move it away")
@@ -192,8 +192,8 @@ def load_onnx(path: Path, device: torch.device) -> tuple[OnnxNetwork | OnnxPhoto
 
 def part_path(path: Path, part: str) -> Path:
     """The file of a part, "coarse", "refiner" or "photograph", beside any file of the same export."""
-    suffix = next(suffix for suffix in SUFFIXES.values() if path.name.endswith(suffix))
-    return path.with_name(path.name.removesuffix(suffix) + SUFFIXES[part])
+    suffix = next(suffix for suffix in PART_SUFFIXES.values() if path.name.endswith(suffix))
+    return path.with_name(path.name.removesuffix(suffix) + PART_SUFFIXES[part])
 
 
 def sealed(graph: bytes, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -20,8 +20,8 @@ from utils.prediction import Work
 from utils.renderings import Matte, Rendering, parse_renderings
 from utils.shrinking import shrink, shrunk_size
 
-View = Literal["Transparent", "White", "Green", "Colour", "Blurred", "Picture", "Matte"]
-VIEWS: tuple[View, ...] = get_args(View)
+ViewName = Literal["Transparent", "White", "Green", "Colour", "Blurred", "Picture", "Matte"]
+VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 COMPOSITES = tuple(view for view in VIEWS if view not in ("Transparent", "Matte"))
 
 _SCREEN_PX = 1600  # longer side of what a screen is sent: a 12-megapixel PNG would be 15 MB at each change
@@ -60,7 +60,7 @@ def find_subject(path: Path, predictor: Predictor, *, max_pixels: int) -> Subjec
     return Subject(path.stem, matte, _reduced(matte), work.stages.seconds["network"])
 
 
-def choose_rendering(view: View, *, colour: str, picture: Path | None, max_pixels: int) -> Rendering:
+def choose_rendering(view: ViewName, *, colour: str, picture: Path | None, max_pixels: int) -> Rendering:
     """What draws a view.
 
     Args:

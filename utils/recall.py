@@ -26,7 +26,7 @@ from utils.metrics import sad
 
 THRESHOLDS = tuple(np.geomspace(1e-4, 0.9, 36).tolist())  # guesses are larger numbers than gains
 LEAST, MOST = 1e-9, 1 - 1e-6  # expected errors as logits are finite
-Work = Callable[[int], float]  # side of a patch, px, to the work of refining it, its halo included
+WorkOfPatch = Callable[[int], float]  # side of a patch, px, to the work of refining it, its halo included
 
 
 class Effect(NamedTuple):
@@ -118,18 +118,18 @@ def covered(patches: Sequence[Patches], size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def total_work(patches: Sequence[Patches], work: Work) -> float:
+def total_work(patches: Sequence[Patches], work: WorkOfPatch) -> float:
     """The work of refining these patches, halos included."""
     return float(sum(work(patch.side_px) * len(patch.corner) for patch in patches))
 
 
-def work_without_halo(size: tuple[int, int], work: Work) -> float:
+def work_without_halo(size: tuple[int, int], work: WorkOfPatch) -> float:
     """The work of a picture if no patch had a halo: what one pixel costs in a very large patch, times its pixels."""
     side = 1 << 20
     return size[0] * size[1] * work(side) / side**2
 
 
-def effect(choices: Sequence[Sequence[Patches]], gain: np.ndarray, work: Work) -> Effect:
+def effect(choices: Sequence[Sequence[Patches]], gain: np.ndarray, work: WorkOfPatch) -> Effect:
     """What each of some choices of patches does to one picture.
 
     Args:
@@ -155,7 +155,9 @@ def effect(choices: Sequence[Sequence[Patches]], gain: np.ndarray, work: Work) -
     )
 
 
-def sweep(error_logits: Tensor, gain: np.ndarray, routing: Routing, thresholds: Sequence[float], work: Work) -> Effect:
+def sweep(
+    error_logits: Tensor, gain: np.ndarray, routing: Routing, thresholds: Sequence[float], work: WorkOfPatch
+) -> Effect:
     """What routing by an error map does to one picture at each threshold, without a budget.
 
     Args:

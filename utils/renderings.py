@@ -114,7 +114,7 @@ def _parse(text: str, alpha_bits: int, max_pixels: int) -> Rendering:
         draw = _over_picture(read_rgb(Path(value), max_pixels=max_pixels))
         return Rendering(f"image-{Path(value).stem}", draw, picture=path)
     hint = {"color": ", six hexadecimal digits, in quotes", "image": ", a file"}.get(kind, "")
-    raise UserError(f"--save {text}: unknown; choose from {KINDS}{hint}")
+    raise UserError(f"--save {text}: unknown; choose from {_KNOWN}{hint}")
 
 
 # ------------------------------------------------------------------------------------------------ planes of values
@@ -207,4 +207,4 @@ _PLAIN = {
         Rendering("overlay", _overlay, has_foreground=False),
     )
 }
-KINDS = ", ".join([*_PLAIN, "color:#RRGGBB", "image:PATH"])
+_KNOWN = ", ".join([*_PLAIN, "color:#RRGGBB", "image:PATH"])
