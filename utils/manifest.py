@@ -4,7 +4,6 @@ The manifest appears when everything is finished. Until then each sample is a li
 that was killed continues where it was.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 from utils.errors import UserError
-from utils.files import CannotWriteError, write_atomically
+from utils.files import CannotWriteError, sha256_of_file, write_atomically
 from utils.layouts import KINDS
 from utils.names import shorten
 
@@ -158,7 +157,7 @@ def entries_of_others(target: Path, records: dict[str, Entry], chosen: Collectio
         path = target / entry["path"]
         if is_untouched(target, entry):
             entries.append(entry)
-        elif path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]:
+        elif path.is_file() and sha256_of_file(path) == entry["sha256"]:
             entries.append(entry | {"mtime_ns": path.stat().st_mtime_ns})
         else:
             changed.append(entry)
