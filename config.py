@@ -976,9 +976,6 @@ class ArchitectureConfig:
         _require_picture(self.output)
 
 
-# ---------------------------------------------------------------------------------------------------- command lines
-
-
 @dataclass(frozen=True)
 class CurvesConfig:
     """tools/curves.py."""
@@ -991,6 +988,9 @@ class CurvesConfig:
         if not self.runs:
             raise ValueError("RUN: name at least one run folder, such as checkpoints/demo")
         _require_picture(self.output)
+
+
+# ---------------------------------------------------------------------------------------------------- command lines
 
 
 def parse_train(argv: list[str] | None = None) -> Config:

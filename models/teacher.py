@@ -37,7 +37,7 @@ class CNNEncoder(nn.Module):
 
 
 class SwinEncoder(nn.Module):
-    """A Swin fed with the alpha as a grey image, as in the first TwinSwin-Matte; its strides 8 and 16."""
+    """A Swin fed with the alpha as a grey image; its feature maps at strides 8 and 16."""
 
     def __init__(self, backbone: str, window_size: int, pretrained: bool, backbone_weights: Path | None):
         super().__init__()

@@ -151,7 +151,7 @@ def deal(
         per_foreground: Backgrounds for each, all different.
 
     Returns:
-        Backgrounds by foreground. Over the set, no background is used more than once oftener than another.
+        Backgrounds by foreground. Over the set, no background is used more than once more often than another.
     """
     pack: list[str] = []
     dealt = {}

@@ -1,4 +1,4 @@
-"""The one writer of images that are results: whole or not at all, and fast, because it runs beside a network.
+"""The one writer of result images: whole or not at all, and fast, because it runs beside a network.
 
 Settings by content, measured on cut-outs, mattes and composites of 12 megapixels; all encoders let other threads run:
 

@@ -83,7 +83,7 @@ def add_name(path: Path, name: Path) -> None:
 
 @contextlib.contextmanager
 def _made_of(path: Path, *temporaries: Path, size_bytes: int | None = None) -> Iterator[None]:
-    """Around the making of a file: what fails is told of it, and nothing temporary stays.
+    """Around the making of a file: a failure becomes an error that names it, and nothing temporary stays.
 
     Not after a success either, where renaming does nothing: of two names of one file.
     """

@@ -19,7 +19,7 @@ class FolderLock:
     """Keeps a folder for this process until it closes the lock or ends, however it ends.
 
     The lock lies in a file that says who holds it and that stays behind, free. Processes forked later do not share it:
-    a data worker that outlives its killed parent keeps nobody out. Where the file system or the operating system has
+    a loader process that outlives its killed parent keeps nobody out. Where the file system or the operating system has
     no locks, `hold` does nothing.
 
     Args:
@@ -68,7 +68,7 @@ class FolderLock:
         return self._file is not None
 
     def close(self) -> None:
-        """Gives the folder free."""
+        """Releases the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None

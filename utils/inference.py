@@ -144,7 +144,7 @@ def _settings(description: Mapping[str, Any]) -> tuple[Preprocess, Routing]:
 
 @contextmanager
 def _description_of(path: Path) -> Iterator[None]:
-    """Around the use of what a file says of itself: what does not fit is told of the file."""
+    """Around the use of what a file says of itself: whatever does not fit becomes an error that names the file."""
     try:
         yield
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -270,7 +270,7 @@ def predict(predictor: Predictor, rgb: np.ndarray) -> MattingOutput:
 
 
 def within_memory(predictor: Predictor, work: Callable[[Predictor], Result]) -> tuple[Result, bool]:
-    """Has a network predict; where memory runs out, fewer patches are refined at a time, to the same result.
+    """Lets a network predict; where memory runs out, fewer patches are refined at a time, to the same result.
 
     Args:
         predictor: From `load_model`.

@@ -18,7 +18,7 @@ MOST_MAPPED = 65536  # blocks; glibc's own number
 
 
 def keep_memory_of(module: nn.Module) -> bool:
-    """Has the blocks that calls of a module free kept for its next call, instead of being handed back to the system.
+    """Makes this process keep the memory that a module's calls free for its next call, not hand it back to the system.
 
     By default glibc maps each block of more than 32 MB anew, and most feature maps are larger: the system then clears
     every page of every one of them on its first touch, which takes a third of a network's time on a CPU. What is kept

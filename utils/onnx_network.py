@@ -130,7 +130,7 @@ class _Session:
             given = {"device_id": self._number, "use_tf32": 0, "arena_extend_strategy": "kSameAsRequested"}
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, given)])
-        except Exception as error:  # of its own kinds, and with the file whole: what it lacks
+        except Exception as error:  # its own types; the file is whole, so it lacks something that the file needs
             raise UserError(
                 f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({describe_error(error)}); update it"
             ) from error

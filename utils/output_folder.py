@@ -38,7 +38,7 @@ class OutputFolder(NamedTuple):
         """Makes sure that what is there can be continued or, with `overwrite`, replaced; nothing is changed.
 
         Raises:
-            UserError: There are images of other settings or of others, or the settings are damaged.
+            UserError: There are images of other settings, or not of this program, or the settings are damaged.
         """
         there = list_images(self.path, recursive=True) if self.path.is_dir() else []
         made = _read(self.path)

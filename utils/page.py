@@ -1,4 +1,4 @@
-"""What the demo page makes of a photograph, apart from its widgets: the matte, found once; its views; files to keep."""
+"""What the page of tools.app makes of a photograph, without its widgets: the matte, found once; views; files."""
 
 import re
 import tempfile

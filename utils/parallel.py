@@ -145,7 +145,7 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def start_method() -> str | None:
-    """How processes of a DataLoader begin: from a clean one, where the system has it; safe beside threads and CUDA.
+    """How a DataLoader's processes begin: forked from a clean server, where there is one; safe beside threads and CUDA.
 
     They hold none of this process' files: a lock ends with the process that took it.
     """

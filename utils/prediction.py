@@ -16,7 +16,7 @@ from utils.stages import Stages
 
 
 class Work:
-    """What every photograph and frame goes through.
+    """Reads photographs, finds their alphas, and draws and writes what is made of them; keeps the time of each stage.
 
     Args:
         predictor: The network.

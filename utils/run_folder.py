@@ -104,7 +104,7 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Gives the folder free for another process; one that was made for a run that never began is removed."""
+        """Releases the folder for other processes; one that was made for a run that never began is removed."""
         if self._made and self._lock.is_held and os.listdir(self.path) == [self._lock.path.name]:
             self._lock.path.unlink()
             self.path.rmdir()

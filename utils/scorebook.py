@@ -1,7 +1,8 @@
 """What an evaluation has scored so far: an interrupted one continues with the same final numbers.
 
-scores.jsonl holds a line that says how is scored, then a line an image: its scores to the last digit, the size and
-time of its files, and its pictures if it was among the worst or best so far. A line that a kill cut short is dropped.
+scores.jsonl holds a line that says how images are scored, then a line for each image: its scores to the last digit, the
+size and time of its files, and its pictures if it was among the worst or best so far. A line that a kill cut short is
+dropped.
 
 Of several processes that share an evaluation each has a file: scores.rank1.jsonl is the second one's. It is there until
 the first process, in the end or at the next --resume, has the lines in scores.jsonl.

@@ -1,4 +1,4 @@
-"""How long the parts of a work take that run beside each other."""
+"""How long the stages of some work take, which may run beside each other."""
 
 import threading
 import time

@@ -10,7 +10,7 @@ _BOX_PX = 5  # noise of neighbours averages out; an edge that moves does not
 _STILL = 4.0  # levels in [0, 255]: a smaller change of a colour is noise, or the encoder's
 _STEADY = 0.2  # a smaller common change of the alphas around a pixel is flicker
 _CUT = 0.5  # share of the picture that changes: a cut, or the camera moves
-_ZERO = 1e-4  # alphas that fade out end, before they become numbers that processors are slow with
+_ZERO = 1e-4  # smaller alphas are 0: what fades out would become denormal numbers, which processors are slow with
 
 
 class TemporalSmoother:
