@@ -15,7 +15,9 @@ from tools import make_embedded
 from utils.contact_sheet import Tile, contact_sheet
 from utils.errors import UserError
 from utils.images import read_rgb
-from utils.synthetic import MANIFEST, VAL_FIRST_INDEX, composite, has_embedded, recipe_name, write_embedded
+from utils.synthetic import VAL_FIRST_INDEX, composite, has_embedded, write_embedded
+from utils.synthetic.composites import recipe_name
+from utils.synthetic.embedded import MANIFEST
 from utils.synthetic.subjects import RECIPES, ROUND
 
 GREEN = (60, 190, 90)  # behind the cut-outs
