@@ -1,7 +1,7 @@
 """README.md and docs/: their commands are played in order, at a small scale, in a folder of made-up data.
 
 A block of code is a list of commands, a script for bash, Python, or a list of the project's files. What stands in the
-text or in a table, and all of results/README.md, which records long measurements, is parsed only.
+text or in a table, and all of results/ and of checkpoints/start/, which record long work, is parsed only.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from story import CommandFailed, Story, find_commands
 import config
 
 PAGES = [*sorted(ROOT.glob("*.md"), key=lambda path: path.name != "README.md"), *sorted(ROOT.glob("docs/**/*.md"))]
-RECORDS = sorted(ROOT.glob("results/**/*.md"))
+RECORDS = [*sorted(ROOT.glob("results/**/*.md")), *sorted(ROOT.glob("checkpoints/start/*.md"))]
 NOT_PLAYED = {  # each with the reason; of make, the recipe is read all the same
     "make test": "it runs this very test",
     "source .venv/bin/activate": "the Python it gives is the one that runs this test",
