@@ -77,8 +77,9 @@ def read_blocks(path: Path) -> list[Block]:
             code.append(line if fence is not None else line[4:])
         elif code or fence is not None:
             found.append(Block(page, number - len(code), fence or "", textwrap.dedent("\n".join(code))))
-            code, fence = [], None
-            continue
+            closed, code, fence = fence is not None, [], None
+            if closed:  # else a fence may begin where the indented block ends
+                continue
         if mark is not None:
             fence = mark[1]
         before = line
