@@ -40,8 +40,9 @@ def test_the_default_input_is_missed_in_one_line(refused: Callable[..., str]) ->
 
 
 def test_without_a_checkpoint_the_remedy_is_named(
-    refused: Callable[..., str], write_photographs: Callable, tmp_path: Path
+    refused: Callable[..., str], write_photographs: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("utils.inference.START", tmp_path / "gone.pth")  # the one that comes with the code
     write_photographs(tmp_path / "photos", ["a.png"])
     assert "--checkpoint" in refused(predict_script.main, tmp_path / "photos")
     assert "--checkpoint" in refused(export_inference.main)
