@@ -9,7 +9,6 @@ written anew after each network: means over the seeds, and how far they spread.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -83,7 +82,7 @@ def train_all(
                 at_work[run] = start(config, run, data[run.data])
             for run, process in list(at_work.items()):
                 if time.monotonic() >= deadline:
-                    process.send_signal(signal.SIGINT)
+                    process.terminate()
                     process.wait()
                 elif process.poll() is None:
                     continue
@@ -145,7 +144,7 @@ def ended(processes: Mapping[Run, subprocess.Popen]) -> Iterator[None]:
         yield
     finally:
         for process in processes.values():
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT: they ignore it where this process was told to, as by nohup
         for process in processes.values():
             process.wait()
 
