@@ -17,7 +17,7 @@ from config import PRESETS, Config, EmbeddedConfig, parse_cli
 from tools import study
 from utils.images import read_rgb
 from utils.inference import load_model
-from utils.strategies import ARMS, DENSE, STRATEGIES, Run, mean_scores, plan, training_command
+from utils.strategies import ARMS, DENSE, STRATEGIES, Run, measure, plan, training_command
 from utils.strategy_plots import as_markdown
 from utils.synthetic import write_embedded
 
@@ -103,7 +103,7 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
     assert rows["baseline"]["SAD"] == pytest.approx(last, rel=1e-5), "the same pictures, the last weights"
     predictor = load_model(tmp_path / "runs/pictures/tsr-4/last.pth")
     pairs = study.find_pairs(data, "embedded", "val")
-    assert mean_scores(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
+    assert measure(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
     assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5 + 4
     for name in ("study_convergence", "study_bands", "tsr_compare"):
         assert min(read_rgb(tmp_path / f"figures/{name}.png").shape[:2]) > 300

@@ -42,7 +42,7 @@ DENSE = "tsr-dense"
 STRATEGIES = ("baseline", "dilation", "tsr")
 METRICS = ("SAD", "MSE", "Grad", "Conn")
 EDGES = {"fog": fog, "sharpness": sharpness, "edge_length": edge_length}
-RESULT = "scores.json"
+_SCORES = "scores.json"
 
 
 class Run(NamedTuple):
@@ -63,7 +63,7 @@ class Run(NamedTuple):
     @property
     def is_scored(self) -> bool:
         """Whether nothing is left to do."""
-        return (self.folder / RESULT).is_file()
+        return (self.folder / _SCORES).is_file()
 
 
 def plan(data: Sequence[str], arms: Sequence[str], seeds: Sequence[int], folder: Path) -> list[Run]:
@@ -94,13 +94,13 @@ def score(run: Run, pairs: Sequence[Pair], device: str) -> None:
     The file holds the mean of each metric by arm, for `tsr` routed and dense.
     """
     predictor = load_model(run.folder / "last.pth", device)
-    scores = {run.arm: mean_scores(predictor, pairs)}
+    scores = {run.arm: measure(predictor, pairs)}
     if run.arm == "tsr":
-        scores[DENSE] = mean_scores(replace(predictor, routing=predictor.routing.everything()), pairs)
-    write_json(run.folder / RESULT, {"scores": scores})
+        scores[DENSE] = measure(replace(predictor, routing=predictor.routing.everything()), pairs)
+    write_json(run.folder / _SCORES, {"scores": scores})
 
 
-def mean_scores(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
+def measure(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
     """Means over pictures: metrics over the whole image, SAD and MSE around the true edge, what the edges look like.
 
     A picture without pixels of a band, or without an edge, takes no part in their means.
@@ -131,6 +131,6 @@ def gather(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "step_s": float(log[[f"{part}_s" for part in PARTS]].sum(axis=1).median()),
             "validation": validation.replace({np.nan: None}).to_dict("records"),
         }  # fmt: skip
-        content = json.loads((run.folder / RESULT).read_text(encoding="utf-8"))
+        content = json.loads((run.folder / _SCORES).read_text(encoding="utf-8"))
         rows += [{**about, "arm": arm, **scores} for arm, scores in content["scores"].items()]
     return rows

@@ -22,7 +22,7 @@ from utils.shrinking import shrink, shrunk_size
 from utils.strategies import ARMS, DENSE, STRATEGIES, Run
 from utils.study_plots import best_window
 
-COLUMNS = {  # of the table: score to heading and factor
+TABLE = {  # of the table: score to heading and factor
     "SAD": ("SAD", 1),
     "SAD_band3": ("SAD, 3 px", 1),
     "SAD_band10": ("SAD, 10 px", 1),
@@ -40,7 +40,6 @@ COLOURS = dict(zip([*ARMS, DENSE], [
 ], strict=True))  # fmt: skip
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10)
 BANDS = {"MSE": "whole image", "MSE_band30": "30 px", "MSE_band10": "10 px", "MSE_band3": "3 px"}
-SHOWN = 2  # pictures of each data
 SHOWN_EPOCHS = (1, 2, 5)  # in the table of convergence
 CROP_SHARE, NEAR_SHARE = 0.3, 0.03  # of a picture's shorter side: a part's side, and what counts as near the edge
 CELL_PX, GAP_PX, HEAD_PX, DPI = 280, 6, 34, 130
@@ -54,11 +53,11 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) ->
     parts = []
     for data, of_data in pd.DataFrame(rows).groupby("data", sort=False):
         parts += [f"### {data}: {images[data]} pictures that no network was trained on", ""]
-        parts += ["| arm | seeds | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s a step |"]
-        parts += ["|---|" + "---|" * (len(COLUMNS) + 2)]
+        parts += ["| arm | seeds | " + " | ".join(heading for heading, _ in TABLE.values()) + " | s a step |"]
+        parts += ["|---|" + "---|" * (len(TABLE) + 2)]
         for arm in sorted(of_data["arm"].unique(), key=list(COLOURS).index):
             runs = of_data[of_data["arm"] == arm]
-            cells = [_spread(factor * runs[score].astype(float)) for score, (_, factor) in COLUMNS.items()]
+            cells = [_spread(factor * runs[score].astype(float)) for score, (_, factor) in TABLE.items()]
             parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} | {runs['step_s'].mean():.2f} |"]
         parts += ["", *_convergence(of_data), ""]
     return "\n".join(parts)
@@ -161,8 +160,8 @@ def band_shares(pairs: Sequence[Pair]) -> list[float]:
 def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: Mapping[str, Sequence[Pair]]) -> None:
     """Draws strategies beside each other: image, truth, each alpha, each error; below each picture a part of it.
 
-    Not the best pictures are shown, but typical ones: those in whose bands around the edge the last strategy gains over
-    the first what is the median, of each data's halves. The part is where the two differ most along the edge.
+    Of each data it is not the best picture, but a typical one: in whose band around the edge the last strategy's gain
+    over the first is the median. The part is where the two differ most along the edge.
 
     Args:
         path: The PNG.
@@ -172,10 +171,8 @@ def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: M
     shown = []
     for data, of_data in runs.items():
         predictors = {arm: load_model(run.folder / "last.pth") for arm, run in of_data.items()}
-        pairs = held_out[data]
-        for half in np.array_split(np.arange(len(pairs)), min(SHOWN, len(pairs))):
-            looks = sorted((look(pairs[index], predictors) for index in half), key=lambda each: each.gain)
-            shown.append(looks[len(looks) // 2])
+        by_gain = sorted(held_out[data], key=lambda pair: compare(pair, predictors).gain)
+        shown.append(compare(by_gain[len(by_gain) // 2], predictors))
     arms = list(next(iter(runs.values())))
     columns = ["image", "true alpha", *arms, *(f"error, {arm}" for arm in arms)]
     width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
@@ -218,7 +215,7 @@ def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: M
     write_figure(path, figure)
 
 
-class Look(NamedTuple):
+class Compared(NamedTuple):
     """A picture as several networks see it.
 
     Attributes:
@@ -244,7 +241,7 @@ class Look(NamedTuple):
         return [self.rgb[part], quantise(alpha), *map(quantise, alphas), *errors]
 
 
-def look(pair: Pair, predictors: Mapping[str, Predictor]) -> Look:
+def compare(pair: Pair, predictors: Mapping[str, Predictor]) -> Compared:
     """What networks, at least two, make of a picture."""
     rgb, alpha = read_rgb(pair.image), read_alpha(pair.alpha)
     alphas = {arm: predict_alpha(predictor, rgb) for arm, predictor in predictors.items()}
@@ -253,4 +250,4 @@ def look(pair: Pair, predictors: Mapping[str, Predictor]) -> Look:
     side_px = max(8, round(CROP_SHARE * min(alpha.shape)))
     window = best_window(np.abs(first - last), side_px)
     gain = float((first - last).sum() / max(1, near.sum()))
-    return Look(rgb, alpha, alphas, gain, window.top, window.left, side_px)
+    return Compared(rgb, alpha, alphas, gain, window.top, window.left, side_px)
