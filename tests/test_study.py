@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import pytest
 
 from config import PRESETS, Config, EmbeddedConfig, parse_cli
 from tools import study
+from utils import strategy_plots
 from utils.images import read_rgb
 from utils.inference import load_model
+from utils.pairs import Pair
 from utils.strategies import ARMS, DENSE, STRATEGIES, Run, measure, plan, training_command
-from utils.strategy_plots import as_markdown
+from utils.strategy_plots import Compared, as_markdown
 from utils.synthetic import write_embedded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,3 +176,19 @@ def test_the_tables_say_mean_and_spread_and_how_soon() -> None:
     assert "| 1500.000 ± 707.107 |" in lines[5], "of MSE, 1e-3"
     assert lines[9] == "| baseline | 9.000 | 5.000 | 3 of 3 |"
     assert lines[10] == "| tsr | 5.000 ± 0.000 | 3.500 ± 0.707 | 2 of 3 |", "their mean is at 4 or less then"
+
+
+@pytest.mark.parametrize(("is_found", "shown"), [((True, True, False, False, True), "b"), ((False,) * 5, "c")])
+def test_the_picture_that_is_shown_has_the_median_gain_of_those_where_the_subject_is_found(
+    monkeypatch: Any, is_found: Sequence[bool], shown: str
+) -> None:
+    pairs = [Pair(name, Path(name), Path(name)) for name in "abcde"]
+    gains = dict(zip(pairs, (5.0, 4.0, 2.0, 1.0, 0.0), strict=True))
+    found = dict(zip(pairs, is_found, strict=True))
+    blank = np.zeros((1, 1), np.float32)
+    monkeypatch.setattr(
+        strategy_plots,
+        "compare",
+        lambda pair, _: Compared(pair.name, blank, {}, gains[pair], found[pair], 0, 0, 1),
+    )
+    assert strategy_plots.typical(pairs, {}).rgb == shown

@@ -160,8 +160,7 @@ def band_shares(pairs: Sequence[Pair]) -> list[float]:
 def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: Mapping[str, Sequence[Pair]]) -> None:
     """Draws strategies beside each other: image, truth, each alpha, each error; below each picture a part of it.
 
-    Of each data it is not the best picture, but a typical one: in whose band around the edge the last strategy's gain
-    over the first is the median. The part is where the two differ most along the edge.
+    Of each data it is the `typical` picture. The part is where the first and the last strategy differ most at the edge.
 
     Args:
         path: The PNG.
@@ -171,8 +170,7 @@ def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: M
     shown = []
     for data, of_data in runs.items():
         predictors = {arm: load_model(run.folder / "last.pth") for arm, run in of_data.items()}
-        by_gain = sorted(held_out[data], key=lambda pair: compare(pair, predictors).gain)
-        shown.append(compare(by_gain[len(by_gain) // 2], predictors))
+        shown.append(typical(held_out[data], predictors))
     arms = list(next(iter(runs.values())))
     columns = ["image", "true alpha", *arms, *(f"error, {arm}" for arm in arms)]
     width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
@@ -223,6 +221,7 @@ class Compared(NamedTuple):
         alpha: Truth, float32 (H, W) in [0, 1].
         alphas: By arm, likewise.
         gain: How much less wrong the last one is than the first, a mean over what is near the edge.
+        is_found: Whether all find the subject: none is more than half as wrong as an empty matte.
         top, left, side_px: The square along the edge where these two differ most.
     """
 
@@ -230,6 +229,7 @@ class Compared(NamedTuple):
     alpha: np.ndarray
     alphas: dict[str, np.ndarray]
     gain: float
+    is_found: bool
     top: int
     left: int
     side_px: int
@@ -241,6 +241,17 @@ class Compared(NamedTuple):
         return [self.rgb[part], quantise(alpha), *map(quantise, alphas), *errors]
 
 
+def typical(pairs: Sequence[Pair], predictors: Mapping[str, Predictor]) -> Compared:
+    """The picture whose gain is the median of those in which all networks find the subject; of all, if there are none.
+
+    What makes edges better cannot be seen where networks follow the edge of something else.
+    """
+    gains = {pair: (each.is_found, each.gain) for pair in pairs for each in [compare(pair, predictors)]}
+    found = [pair for pair in pairs if gains[pair][0]] or list(pairs)
+    found.sort(key=lambda pair: gains[pair][1])
+    return compare(found[len(found) // 2], predictors)
+
+
 def compare(pair: Pair, predictors: Mapping[str, Predictor]) -> Compared:
     """What networks, at least two, make of a picture."""
     rgb, alpha = read_rgb(pair.image), read_alpha(pair.alpha)
@@ -250,4 +261,5 @@ def compare(pair: Pair, predictors: Mapping[str, Predictor]) -> Compared:
     side_px = max(8, round(CROP_SHARE * min(alpha.shape)))
     window = best_window(np.abs(first - last), side_px)
     gain = float((first - last).sum() / max(1, near.sum()))
-    return Compared(rgb, alpha, alphas, gain, window.top, window.left, side_px)
+    is_found = all(np.abs(each - alpha).sum() <= alpha.sum() / 2 for each in alphas.values())
+    return Compared(rgb, alpha, alphas, gain, is_found, window.top, window.left, side_px)
