@@ -19,7 +19,7 @@ from utils import strategy_plots
 from utils.images import read_rgb
 from utils.inference import load_model
 from utils.pairs import Pair
-from utils.strategies import ARMS, DENSE, STRATEGIES, Run, measure, plan, training_command
+from utils.strategies import ARMS, DENSE, STRATEGIES, Run, plan, score_pictures, training_command
 from utils.strategy_plots import Compared, as_markdown
 from utils.synthetic import write_embedded
 
@@ -70,7 +70,7 @@ def test_arms_differ_from_the_whole_method_in_what_they_say() -> None:
         for arm, config in configs.items()
     }
     alone = {"teacher.teacher", "model.refiner", "loss.error_weight"}
-    assert changes == {
+    known = {
         "baseline": alone,
         "dilation": alone | {"data.dilate_px"},
         "tsr": set(),
@@ -81,6 +81,7 @@ def test_arms_differ_from_the_whole_method_in_what_they_say() -> None:
         "no gradient map": {"model.gradient_map"},
         "no zero initialisation": {"model.zero_init"},
     }
+    assert {arm: changes[arm] for arm in known} == known
 
 
 def test_an_early_end_leaves_a_whole_seed_and_then_the_strategies() -> None:
@@ -105,8 +106,8 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
     assert rows["baseline"]["SAD"] == pytest.approx(last, rel=1e-5), "the same pictures, the last weights"
     predictor = load_model(tmp_path / "runs/pictures/tsr-4/last.pth")
     pairs = study.find_pairs(data, "embedded", "val")
-    assert measure(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
-    assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5 + 4
+    assert score_pictures(predictor, pairs)["Grad"] == pytest.approx(rows["tsr"]["Grad"])
+    assert (tmp_path / "results/study.md").read_text().count("\n| ") == 5 + 4  # a line an arm, and headings
     for name in ("study_convergence", "study_bands", "tsr_compare"):
         assert min(read_rgb(tmp_path / f"figures/{name}.png").shape[:2]) > 300
     again = run(study.main, *given)
@@ -169,13 +170,36 @@ def test_the_tables_say_mean_and_spread_and_how_soon() -> None:
         about = {"data": "d", "arm": arm, "seed": seed, "step_s": 0.5, "validation": validation}
         return {**about, **dict.fromkeys(SCORES, value)}
 
-    rows = [row("tsr", 0, 1.0, (5, 3, 1)), row("tsr", 1, 2.0, (5, 4, 2)), row("baseline", 0, 4.0, (9, 5, 4))]
+    rows = [row("tsr", 0, 1.0, (5, 3, 1)), row("tsr", 1, 2.0, (3, 4.5, 2)), row("baseline", 0, 4.0, (9, 5, 4))]
     lines = as_markdown(rows, {"d": 7}).splitlines()
-    assert "7 pictures" in lines[0]
-    assert lines[4].startswith("| baseline | 1 | 4.000 | ") and lines[5].startswith("| tsr | 2 | 1.500 ± 0.707 | ")
+    lines = lines[lines.index("## d: 7 pictures that no network was trained on") :]
+    assert lines[4].startswith("| baseline | 1 | 1.000 | 4.000 | ")
+    assert lines[5].startswith("| tsr | 2 | 0.250 | 1.500 ± 0.707 | "), "of the baseline's: of seed 0 alone"
     assert "| 1500.000 ± 707.107 |" in lines[5], "of MSE, 1e-3"
-    assert lines[9] == "| baseline | 9.000 | 5.000 | 3 of 3 |"
-    assert lines[10] == "| tsr | 5.000 ± 0.000 | 3.500 ± 0.707 | 2 of 3 |", "their mean is at 4 or less then"
+    assert lines[9] == "| baseline | 9.000 | 5.000 | 3 |"
+    assert lines[10] == "| tsr | 4.000 ± 1.414 | 3.750 ± 1.061 | 2 |"
+
+
+def test_how_soon_is_when_it_stays_so() -> None:
+    def stays(*curve: float) -> str:
+        return strategy_plots._stays(pd.Series(curve, index=[1.0, 2.0, 3.0]), 4)
+
+    assert [stays(9, 4, 3), stays(3, 5, 4), stays(3, 2, 1), stays(3, 4, 5)] == ["2", "3", "1", "-"]
+
+
+def test_scores_are_compared_with_the_same_seed_s_baseline() -> None:
+    rows = [
+        {"data": data, "arm": arm, "seed": seed, "SAD": value}
+        for data, arm, seed, value in [
+            ("d", "baseline", 0, 4), ("d", "tsr", 0, 2), ("d", "tsr", 1, 30), ("d", "baseline", 1, 40),
+            ("d", "tsr", 2, 1), ("e", "tsr", 0, 5),
+        ]
+    ]  # fmt: skip
+    ratios = strategy_plots.of_baseline(rows, ["SAD"])
+    assert ratios.loc[ratios["arm"] == "tsr", ["data", "seed", "SAD"]].values.tolist() == [
+        ["d", 0, 0.5],
+        ["d", 1, 0.75],
+    ]
 
 
 @pytest.mark.parametrize(("is_found", "shown"), [((True, True, False, False, True), "b"), ((False,) * 5, "c")])
@@ -188,7 +212,8 @@ def test_the_picture_that_is_shown_has_the_median_gain_of_those_where_the_subjec
     blank = np.zeros((1, 1), np.float32)
     monkeypatch.setattr(
         strategy_plots,
-        "compare",
+        "compare_strategies",
         lambda pair, _: Compared(pair.name, blank, {}, gains[pair], found[pair], 0, 0, 1),
     )
-    assert strategy_plots.typical(pairs, {}).rgb == shown
+    picture, of = strategy_plots.typical(pairs, {})
+    assert picture.rgb == shown and of == (sum(is_found) or 5)

@@ -20,7 +20,7 @@ from utils.images import read_alpha, read_rgb
 from utils.inference import load_model, predict_alpha
 from utils.metrics import grad, sad
 from utils.recall import Curve
-from utils.study_plots import Goal, best_window, cut_part, save_part, save_recall
+from utils.refinement_plots import Goal, best_window, cut_part, save_part, save_recall
 
 ROUTING = Routing(
     error_threshold=0.14, refine_budget=1.0, max_patches=None, patch_px=16, largest_px=64, batch_px=1 << 14

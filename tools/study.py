@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from math import ceil, inf
 from pathlib import Path
+from typing import Any
 
 from config import PRESETS, Config, EmbeddedConfig, StudyConfig, parse_cli
 from utils.errors import UserError, run_script
@@ -49,8 +50,10 @@ def main() -> int:
     for run in runs:
         refuse_other(config, run, data[run.data])
     left = train_all(config, data, held_out, runs)
-    tell(config, runs, held_out)
-    draw(config, runs, held_out)
+    rows = record(config, runs, held_out)
+    if rows:
+        draw(config, runs, held_out, rows)
+        print((config.out / "study.md").read_text(encoding="utf-8"))
     if left:
         print(f"{left} of {len(runs)} networks are left; the same command goes on with them")
     return 0
@@ -89,7 +92,8 @@ def train_all(
                 del at_work[run]
                 if process.returncode == 0:
                     score(run, held_out[run.data], config.device)
-                    tell(config, runs, held_out)
+                    record(config, runs, held_out)
+                    print(f"{run.data}, {run.arm}, seed {run.seed}: scored, see {config.out / 'study.md'}")
                 elif time.monotonic() < deadline:
                     raise UserError(f"train.py ended with status {process.returncode}; {log_of(run)} says why")
             time.sleep(TICK_SEC)
@@ -149,26 +153,30 @@ def ended(processes: Mapping[Run, subprocess.Popen]) -> Iterator[None]:
             process.wait()
 
 
-# ------------------------------------------------------------------------------------------------ telling
+# ------------------------------------------------------------------------------------------------ results
 
 
-def tell(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequence[Pair]]) -> None:
-    """Writes tables and plots of what is scored so far."""
+def record(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequence[Pair]]) -> list[dict[str, Any]]:
+    """Writes what is scored so far, as JSON and as tables; returns the rows."""
     rows = gather(runs)
-    if not rows:
-        return
-    about = {**provenance("tools.study", sys.argv[1:]), **versions(select_device(config.device))}
-    images = {name: len(pairs) for name, pairs in held_out.items()}
-    write_json(config.out / "study.json", {**about, "samples": config.samples, "images": images, "rows": rows})
-    text = as_markdown(rows, images)
-    write_atomically(config.out / "study.md", lambda file: file.write(text.encode()))
+    if rows:
+        about = {**provenance("tools.study", sys.argv[1:]), **versions(select_device(config.device))}
+        images = {name: len(pairs) for name, pairs in held_out.items()}
+        write_json(config.out / "study.json", {**about, "samples": config.samples, "images": images, "rows": rows})
+        text = as_markdown(rows, images)
+        write_atomically(config.out / "study.md", lambda file: file.write(text.encode()))
+    return rows
+
+
+def draw(
+    config: StudyConfig,
+    runs: Sequence[Run],
+    held_out: Mapping[str, Sequence[Pair]],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Draws the scores, and of each data the strategies beside each other where the first seed's are scored."""
     save_convergence(config.figures / "study_convergence.png", rows)
     save_bands(config.figures / "study_bands.png", rows, held_out)
-    print(text)
-
-
-def draw(config: StudyConfig, runs: Sequence[Run], held_out: Mapping[str, Sequence[Pair]]) -> None:
-    """Draws the strategies beside each other, of each data where the first seed's are scored."""
     compared = {
         name: {run.arm: run for run in runs if run.data == name and run.seed == config.seeds[0] and run.is_scored}
         for name in held_out

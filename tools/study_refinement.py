@@ -29,10 +29,10 @@ from utils.names import shorten
 from utils.pairs import Pair, evenly_spaced, find_pairs, read_pair
 from utils.progress import progress
 from utils.recall import THRESHOLDS, Recall, Refined, load_refiner, mean_row, refine, refinement_gain
+from utils.refinement_plots import Goal, Part, best_window, cut_part, save_native, save_part, save_recall
 from utils.run_folder import provenance, versions
 from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink
-from utils.study_plots import Goal, Part, best_window, cut_part, save_native, save_part, save_recall
 
 REMOVED = 0.95  # the share of the error whose price is asked for
 GOALS = {1024: Goal(REMOVED, 0.45), 2048: Goal(REMOVED, 0.30), 4096: Goal(REMOVED, 0.20)}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from models.patches import Patches
@@ -202,10 +203,7 @@ def save_previews(path: Path, previews: Sequence[Preview], title: str) -> None:
         for axis, picture in zip(row, line, strict=True):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
             axis.set_axis_off()
-        row[4].text(
-            0.02, 0.02, f"SAD {preview.sad:.2f}", transform=row[4].transAxes, fontsize=7, color="white",
-            bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
-        )  # fmt: skip
+        write_on(row[4], f"SAD {preview.sad:.2f}")
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=8, color=INK, pad=3)
     figure.suptitle(title, fontsize=9, color=INK, y=1 - 0.04 / total, va="top")
@@ -305,6 +303,20 @@ def save_costs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _point(rows: pd.DataFrame) -> dict[str, Any]:
     """A style that shows a single row, of which no line can be drawn."""
     return {"marker": "o", "ms": 3} if len(rows) == 1 else {}
+
+
+def write_on(axes, text: str) -> None:
+    """Writes a few words into the lower left corner of a picture."""
+    axes.text(
+        0.025, 0.025, text, transform=axes.transAxes, fontsize=7, color="white",
+        bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
+    )  # fmt: skip
+
+
+def draw_frame(axes, left: float, top: float, side: float) -> None:
+    """Draws a red square, with a white rim, on a picture; in its px."""
+    for colour, line in (("white", 3), ("#d62728", 1.6)):
+        axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=line))
 
 
 def use_log_scale(axes) -> None:

@@ -74,7 +74,7 @@ def plan(data: Sequence[str], arms: Sequence[str], seeds: Sequence[int], folder:
         for name in data
         for arm in arms
     ]
-    return sorted(runs, key=lambda run: (run.seed != seeds[0], run.seed != seeds[0] and run.arm not in STRATEGIES))
+    return sorted(runs, key=lambda run: (run.seed != seeds[0]) * (1 + (run.arm not in STRATEGIES)))
 
 
 def training_command(run: Run, *, preset: str, dataset: str, data_root: Path, epochs: int, device: str) -> list[str]:
@@ -94,13 +94,13 @@ def score(run: Run, pairs: Sequence[Pair], device: str) -> None:
     The file holds the mean of each metric by arm, for `tsr` routed and dense.
     """
     predictor = load_model(run.folder / "last.pth", device)
-    scores = {run.arm: measure(predictor, pairs)}
+    scores = {run.arm: score_pictures(predictor, pairs)}
     if run.arm == "tsr":
-        scores[DENSE] = measure(replace(predictor, routing=predictor.routing.everything()), pairs)
+        scores[DENSE] = score_pictures(replace(predictor, routing=predictor.routing.everything()), pairs)
     write_json(run.folder / _SCORES, {"scores": scores})
 
 
-def measure(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
+def score_pictures(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
     """Means over pictures: metrics over the whole image, SAD and MSE around the true edge, what the edges look like.
 
     A picture without pixels of a band, or without an edge, takes no part in their means.
@@ -117,17 +117,19 @@ def measure(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def gather(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A row for each arm of each scored run: data, arm, seed, steps, seconds a step, the scores, validation by epoch.
+    """A row for each arm of each scored run: what trained it and how it did, by epoch and in the end.
 
-    The seconds are the median over the log's rows: a training may have been interrupted, or had company.
+    Seconds a step are the median over the log's rows: a training may have been interrupted, and may have had company.
     """
     rows = []
     for run in runs:
         if not run.is_scored:
             continue
         log, validation = read_tables(run.folder)
+        starts = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["starts"]
         about = {
             "data": run.data, "seed": run.seed, "steps": int(log["step"].max()),
+            "commits": sorted({start["commit"] for start in starts}),
             "step_s": float(log[[f"{part}_s" for part in PARTS]].sum(axis=1).median()),
             "validation": validation.replace({np.nan: None}).to_dict("records"),
         }  # fmt: skip

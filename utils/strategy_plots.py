@@ -1,13 +1,14 @@
 """What the study of strategies shows: its table, convergence, bands around the edge, and the strategies in pictures."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from utils.boundary import edge_distance
@@ -16,13 +17,23 @@ from utils.images import quantise, read_alpha, read_rgb
 from utils.inference import Predictor, load_model, predict_alpha
 from utils.metrics import sad
 from utils.pairs import Pair
-from utils.plots import COARSE, INK, REFERENCE, REFINED, style_axes, use_log_scale, write_figure
+from utils.plots import (
+    COARSE,
+    INK,
+    REFERENCE,
+    REFINED,
+    draw_frame,
+    style_axes,
+    use_log_scale,
+    write_figure,
+    write_on,
+)
+from utils.refinement_plots import best_window
 from utils.scoring import BAND_RADII_PX
 from utils.shrinking import shrink, shrunk_size
 from utils.strategies import ARMS, DENSE, STRATEGIES, Run
-from utils.study_plots import best_window
 
-TABLE = {  # of the table: score to heading and factor
+SCORES = {  # of the table: score to heading and factor
     "SAD": ("SAD", 1),
     "SAD_band3": ("SAD, 3 px", 1),
     "SAD_band10": ("SAD, 10 px", 1),
@@ -35,11 +46,22 @@ TABLE = {  # of the table: score to heading and factor
     "sharpness": ("sharpness", 1),
     "edge_length": ("edge length", 1),
 }
-COLOURS = dict(zip([*ARMS, DENSE], [
-    REFERENCE, COARSE, REFINED, "#8b3a62", "#3a9d5d", "#c97b3a", "#6b5fa8", "#b0475a", "#4f7942", "#7fb3c4",
-], strict=True))  # fmt: skip
+PALETTE = (
+    *(REFERENCE, COARSE, REFINED, "#8b3a62", "#3a9d5d", "#c97b3a", "#6b5fa8", "#b0475a", "#4f7942"),
+    *TABLEAU_COLORS.values(),  # for arms to come
+)
+COLOURS = dict(zip([*ARMS, DENSE], cycle(PALETTE)))
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10)
 BANDS = {"MSE": "whole image", "MSE_band30": "30 px", "MSE_band10": "10 px", "MSE_band3": "3 px"}
+ABOUT = """# Strategies and switches
+
+By `python -m tools.study`; the JSON beside it has command, commits and versions. Means over seeds, ± their standard
+deviation. SAD, Grad, Conn: sum / 1000; 3, 10, 30 px: within so much of the true edge. SAD, of the baseline's: the mean
+of the ratios of those seeds that both have, by which to compare arms of few seeds. Fog: of the pixels further than 3 px
+from the true edge, those that are neither transparent nor opaque. Sharpness: steepness within 3 px of it, as a share of
+the truth's. Edge length: of the mask, as a multiple of the truth's. From which epoch on: the validation SAD stays at or
+below the last one of the baseline of the same seed.
+"""
 SHOWN_EPOCHS = (1, 2, 5)  # in the table of convergence
 CROP_SHARE, NEAR_SHARE = 0.3, 0.03  # of a picture's shorter side: a part's side, and what counts as near the edge
 CELL_PX, GAP_PX, HEAD_PX, DPI = 280, 6, 34, 130
@@ -50,42 +72,63 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], images: Mapping[str, int]) ->
 
     Cells are the mean and, after a plus-minus sign, the standard deviation over the seeds.
     """
-    parts = []
+    parts = [ABOUT]
+    ratios = of_baseline(rows, ["SAD"])
     for data, of_data in pd.DataFrame(rows).groupby("data", sort=False):
-        parts += [f"### {data}: {images[data]} pictures that no network was trained on", ""]
-        parts += ["| arm | seeds | " + " | ".join(heading for heading, _ in TABLE.values()) + " | s a step |"]
-        parts += ["|---|" + "---|" * (len(TABLE) + 2)]
+        parts += [f"## {data}: {images[data]} pictures that no network was trained on", ""]
+        headings = [heading for heading, _ in SCORES.values()]
+        parts += ["| " + " | ".join(["arm", "seeds", "SAD, of the baseline's", *headings]) + " |"]
+        parts += ["|---|" + "---|" * (len(headings) + 2)]
         for arm in sorted(of_data["arm"].unique(), key=list(COLOURS).index):
             runs = of_data[of_data["arm"] == arm]
-            cells = [_spread(factor * runs[score].astype(float)) for score, (_, factor) in TABLE.items()]
-            parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} | {runs['step_s'].mean():.2f} |"]
+            ratio = ratios.loc[(ratios["data"] == data) & (ratios["arm"] == arm), "SAD"]
+            cells = [_spread(ratio), *(_spread(factor * runs[score]) for score, (_, factor) in SCORES.items())]
+            parts += [f"| {arm} | {len(runs)} | {' | '.join(cells)} |"]
         parts += ["", *_convergence(of_data), ""]
     return "\n".join(parts)
 
 
+def of_baseline(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> pd.DataFrame:
+    """Scores as multiples of the baseline's of the same data and seed, as some seeds are kinder than others.
+
+    Returns:
+        Columns data, seed, arm and the scores; without the rows that have no such baseline.
+    """
+    table = pd.DataFrame(rows).set_index(["data", "seed"])
+    baseline = table.loc[table["arm"] == "baseline", [*scores]].astype(float)
+    ratios = table[[*scores]].astype(float) / baseline.reindex(table.index)
+    return ratios.assign(arm=table["arm"]).dropna().reset_index()
+
+
 def _convergence(rows: pd.DataFrame) -> list[str]:
-    """A table: validation SAD after the first epochs, and the epoch from which it is the baseline's last or less."""
+    """A table: validation SAD after the first epochs, and from which epoch on it is the baseline's last or less."""
     curves = {
-        arm: [pd.DataFrame(each).set_index("epoch")["SAD"] for each in runs["validation"]]
+        arm: {row.seed: pd.DataFrame(row.validation).set_index("epoch")["SAD"] for row in runs.itertuples()}
         for arm, runs in rows[rows["arm"] != DENSE].groupby("arm")
     }
-    epochs = next(iter(curves.values()))[0].index
+    epochs = next(iter(next(iter(curves.values())).values())).index
     shown = [epoch for epoch in SHOWN_EPOCHS if epoch in epochs]
-    goal = np.mean([curve.iloc[-1] for curve in curves["baseline"]]) if "baseline" in curves else None
-    heading = ["arm", *(f"SAD after epoch {epoch}" for epoch in shown), "the baseline's last SAD in epoch"]
+    goals = {seed: curve.iloc[-1] for seed, curve in curves.get("baseline", {}).items()}
+    heading = [
+        "arm", *(f"SAD after epoch {epoch}" for epoch in shown), f"from which of {len(epochs)} epochs on, by seed",
+    ]  # fmt: skip
     lines = ["| " + " | ".join(heading) + " |", "|---|" + "---|" * (len(heading) - 1)]
     for arm in sorted(curves, key=list(COLOURS).index):
-        cells = [_spread(pd.Series([curve[epoch] for curve in curves[arm]])) for epoch in shown]
-        mean = pd.concat(curves[arm], axis=1).mean(axis=1)
-        reached = [] if goal is None else [epoch for epoch in epochs if mean[epoch] <= goal]
-        lines.append(
-            f"| {arm} | " + " | ".join([*cells, f"{reached[0]:.0f} of {epochs[-1]:.0f}" if reached else "-"]) + " |"
-        )
+        cells = [_spread(pd.Series([curve[epoch] for curve in curves[arm].values()])) for epoch in shown]
+        stays = [_stays(curve, goals[seed]) for seed, curve in curves[arm].items() if seed in goals]
+        lines.append("| " + " | ".join([arm, *cells, ", ".join(stays) or "-"]) + " |")
     return lines
 
 
+def _stays(curve: pd.Series, goal: float) -> str:
+    """From which epoch on no value is above the goal, "-" if the last one is."""
+    left = curve.index[curve[::-1].cummax()[::-1] <= goal]
+    return f"{left[0]:.0f}" if len(left) else "-"
+
+
 def _spread(values: pd.Series) -> str:
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    values = values.astype(float)
+    return "-" if values.empty else f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
 def save_convergence(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -116,25 +159,25 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[
     """Draws each arm's MSE as a multiple of the baseline's, over the whole image and ever closer to the edge.
 
     Most pixels are easy: what happens at the edge hardly shows in a mean over all of them. Bars are means over the
-    seeds, thin lines the seeds' ends.
+    seeds, thin lines the seeds' ends. Nothing is drawn where no baseline is scored.
 
     Args:
         path: The PNG.
         rows: From `utils.strategies.gather`.
         held_out: The pictures, by data.
     """
-    table = pd.DataFrame(rows)
-    names = [name for name in table["data"].unique() if "baseline" in set(table[table["data"] == name]["arm"])]
+    table = of_baseline(rows, [*BANDS])
+    names = list(table["data"].unique())
     if not names:
         return
     figure = Figure(figsize=(0.6 + 5.4 * len(names), 4.0), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        by_arm = table[table["data"] == name].groupby("arm")[list(BANDS)]
+        by_arm = table[table["data"] == name].groupby("arm")[[*BANDS]]
+        mean, low, high = by_arm.mean(), by_arm.min(), by_arm.max()
         arms = [arm for arm in COLOURS if arm in by_arm.groups and arm not in ("baseline", DENSE)]
-        mean, low, high = (each / by_arm.mean().loc["baseline"] for each in (by_arm.mean(), by_arm.min(), by_arm.max()))
         for index, arm in enumerate(arms):
-            places = np.arange(len(BANDS)) + (index - (len(arms) - 1) / 2) * 0.84 / max(1, len(arms))
+            places = np.arange(len(BANDS)) + (index - (len(arms) - 1) / 2) * 0.84 / len(arms)
             axes.bar(places, mean.loc[arm] - 1, 0.79 / len(arms), bottom=1, color=COLOURS[arm], label=arm)
             axes.vlines(places, low.loc[arm], high.loc[arm], color=INK, lw=0.8)
         axes.axhline(1, color=INK, lw=0.8)
@@ -145,7 +188,7 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[
         axes.yaxis.set_major_locator(FixedLocator(RATIOS))
         style_axes(axes, name, "where the error is measured: distance from the true edge")
         axes.grid(visible=False, axis="x")
-    panels[0].set_ylabel("MSE, as a multiple of the baseline's", fontsize=8, color=INK)
+    panels[0].set_ylabel("MSE, as a multiple of the same seed's baseline", fontsize=8, color=INK)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     write_figure(path, figure)
@@ -170,11 +213,12 @@ def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: M
     shown = []
     for data, of_data in runs.items():
         predictors = {arm: load_model(run.folder / "last.pth") for arm, run in of_data.items()}
-        shown.append(typical(held_out[data], predictors))
+        picture, found = typical(held_out[data], predictors)
+        shown.append((picture, f"median of {found} of {len(held_out[data])}"))
     arms = list(next(iter(runs.values())))
     columns = ["image", "true alpha", *arms, *(f"error, {arm}" for arm in arms)]
     width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
-    tall = [round(min(1.0, each.alpha.shape[0] / each.alpha.shape[1]) * CELL_PX) for each in shown]
+    tall = [round(min(1.0, each.alpha.shape[0] / each.alpha.shape[1]) * CELL_PX) for each, _ in shown]
     height = HEAD_PX + sum(tall) + len(shown) * (CELL_PX + 4 * GAP_PX)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
@@ -189,22 +233,16 @@ def save_compared(path: Path, runs: Mapping[str, Mapping[str, Run]], held_out: M
     for column, title in enumerate(columns):
         x = GAP_PX + column * (CELL_PX + GAP_PX) + CELL_PX / 2
         figure.text(x / width, 1 - HEAD_PX / 2 / height, title, fontsize=10, color=INK, ha="center", va="center")
-    for each, cell_height in zip(shown, tall, strict=True):
+    for (each, choice), cell_height in zip(shown, tall, strict=True):
         size = shrunk_size(each.alpha.shape, CELL_PX)
         for column, cell in enumerate(each.cells(np.s_[:, :])):
             axes = place(column, top, cell_height, shrink(cell, size))
             if 2 <= column < 2 + len(arms):
-                error = sad(each.alphas[arms[column - 2]], each.alpha)
-                axes.text(
-                    0.03, 0.03, f"SAD {error:.2f}", transform=axes.transAxes, fontsize=7, color="white",
-                    bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
-                )  # fmt: skip
+                write_on(axes, f"SAD {sad(each.alphas[arms[column - 2]], each.alpha):.2f}")
             if column == 0:
                 scale = size[1] / each.alpha.shape[1]
-                corner = (each.left * scale, each.top * scale)
-                for colour, line in (("white", 2.4), ("#d62728", 1.4)):
-                    side = each.side_px * scale
-                    axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=line))
+                draw_frame(axes, each.left * scale, each.top * scale, each.side_px * scale)
+                write_on(axes, choice)
         top += cell_height + GAP_PX
         part = np.s_[each.top : each.top + each.side_px, each.left : each.left + each.side_px]
         for column, cell in enumerate(each.cells(part)):
@@ -241,18 +279,24 @@ class Compared(NamedTuple):
         return [self.rgb[part], quantise(alpha), *map(quantise, alphas), *errors]
 
 
-def typical(pairs: Sequence[Pair], predictors: Mapping[str, Predictor]) -> Compared:
+def typical(pairs: Sequence[Pair], predictors: Mapping[str, Predictor]) -> tuple[Compared, int]:
     """The picture whose gain is the median of those in which all networks find the subject; of all, if there are none.
 
     What makes edges better cannot be seen where networks follow the edge of something else.
+
+    Returns:
+        The picture, and of how many it is the median.
     """
-    gains = {pair: (each.is_found, each.gain) for pair in pairs for each in [compare(pair, predictors)]}
-    found = [pair for pair in pairs if gains[pair][0]] or list(pairs)
-    found.sort(key=lambda pair: gains[pair][1])
-    return compare(found[len(found) // 2], predictors)
+    gains = {}
+    for pair in pairs:
+        compared = compare_strategies(pair, predictors)
+        gains[pair] = compared.is_found, compared.gain
+    chosen = [pair for pair in pairs if gains[pair][0]] or list(pairs)
+    chosen.sort(key=lambda pair: gains[pair][1])
+    return compare_strategies(chosen[len(chosen) // 2], predictors), len(chosen)
 
 
-def compare(pair: Pair, predictors: Mapping[str, Predictor]) -> Compared:
+def compare_strategies(pair: Pair, predictors: Mapping[str, Predictor]) -> Compared:
     """What networks, at least two, make of a picture."""
     rgb, alpha = read_rgb(pair.image), read_alpha(pair.alpha)
     alphas = {arm: predict_alpha(predictor, rgb) for arm, predictor in predictors.items()}

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from models.patches import Patches
 from utils.images import quantise
 from utils.metrics import sad
-from utils.plots import COARSE, INK, REFERENCE, REFINED, style_axes, write_figure
+from utils.plots import COARSE, INK, REFERENCE, REFINED, draw_frame, style_axes, write_figure
 from utils.recall import Curve, covered
 from utils.shrinking import shrink, shrunk_size
 
@@ -245,8 +245,7 @@ def save_part(path: Path, part: Part) -> None:
         PatchCollection(outlines, facecolor="none", edgecolor=WARM, linewidth=0.5, alpha=0.8), autolim=False
     )
     top, left, edge = part.frame
-    axes.add_patch(Rectangle((left, top), edge, edge, fill=False, edgecolor="white", linewidth=4))
-    axes.add_patch(Rectangle((left, top), edge, edge, fill=False, edgecolor="#d62728", linewidth=2))
+    draw_frame(axes, left, top, edge)
     for index, (title, picture) in enumerate(panels.items(), start=1):
         place(index, title).imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     note = (
