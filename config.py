@@ -393,14 +393,14 @@ def tsr_large() -> Config:
 
 
 def baseline() -> Config:
-    """Strategy 1 of the study: the Swin alone, no teacher, no refiner."""
+    """The Swin alone, no teacher, no refiner: what the study calls baseline, at full size."""
     return _changed(
         tsr(), preset="baseline", model={"refiner": False}, teacher={"teacher": "none"}, loss={"error_weight": 0.0}
     )
 
 
 def dilation() -> Config:
-    """Strategy 2 of the study: the Swin alone, trained on dilated mattes."""
+    """The Swin alone, trained on dilated mattes: what the study calls dilation, at full size."""
     return _changed(baseline(), preset="dilation", data={"dilate_px": 5})
 
 
@@ -523,7 +523,7 @@ def _changed(config: Config, *, preset: str, **sections: dict[str, Any]) -> Conf
 class EvalConfig:
     """eval.py."""
 
-    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth, or checkpoints/start/best.pth
     data_root: Path = Path(".")  # folder that holds the benchmarks' datasets, or is one of them
     benchmarks: tuple[str, ...] = ("DIS-TE1", "HRS10K")  # names of utils.layouts.BENCHMARKS; all: those that are there
     predictions: Path | None = None  # score the mattes in this folder instead of running a model
@@ -574,7 +574,8 @@ class PredictConfig:
 
     # images, folders of them (nested too), patterns such as "photos/**/*.jpg", videos
     inputs: tyro.conf.Positional[tuple[Path, ...]] = (Path("test_data"),)
-    checkpoint: Path | None = None  # .pth, .safetensors or .onnx; default: the newest checkpoints/*/best.pth
+    # .pth, .safetensors or .onnx; default: the newest checkpoints/*/best.pth, or checkpoints/start/best.pth
+    checkpoint: Path | None = None
     output: Path = Path("test_results")  # folder for the results; the folders of the input are mirrored
     # any of alpha cutout foreground green white color:#RRGGBB blur image:PATH overlay trimap
     save: tuple[str, ...] = ("alpha", "cutout")
@@ -601,7 +602,7 @@ class PredictConfig:
 class ExportConfig:
     """export_inference.py."""
 
-    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth, or checkpoints/start/best.pth
     output: tuple[Path, ...] = (Path("exports/tsr_matte.pth"), Path("exports/tsr_matte.safetensors"))  # by suffix
     dtype: Literal["float16", "float32"] = "float16"  # of the stored weights; in ONNX, of the arithmetic as well
     images: tuple[Path, ...] = ()  # compare on these photographs, or folders of them, instead of on embedded ones
@@ -757,7 +758,7 @@ class EmbeddedConfig:
 class PreviewConfig:
     """tools/preview.py."""
 
-    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth, or checkpoints/start/best.pth
     dataset: str = "embedded"  # a name of utils.layouts.DATASETS
     data_root: Path = Path("data/embedded")  # folder that holds it
     split: str = "val"  # a split of it
@@ -777,7 +778,8 @@ class PreviewConfig:
 class AppConfig:
     """tools/app.py."""
 
-    checkpoint: Path | None = None  # .pth, .safetensors or .onnx; default: the newest checkpoints/*/best.pth
+    # .pth, .safetensors or .onnx; default: the newest checkpoints/*/best.pth, or checkpoints/start/best.pth
+    checkpoint: Path | None = None
     device: str = "auto"  # auto takes cuda if there is one; cuda without one is an error
     precision: Precision = "fp32"  # of the networks' arithmetic
     host: str = "127.0.0.1"  # this machine alone sees the page; 0.0.0.0: whoever can reach it
@@ -915,7 +917,7 @@ class StudyConfig:
 class RefinementStudyConfig:
     """tools/study_refinement.py."""
 
-    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth
+    checkpoint: Path | None = None  # default: the newest checkpoints/*/best.pth, or checkpoints/start/best.pth
     rival: Path | None = None  # what refines at rival_side; default: the checkpoint itself
     dataset: str = "custom"  # a name of utils.layouts.DATASETS
     data_root: Path = Path("data")  # folder that holds it
