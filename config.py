@@ -904,8 +904,9 @@ class StudyConfig:
     def validate(self) -> None:
         """Raises ValueError, one line with the flag and the remedy."""
         _require_presets("--preset", self.preset)
-        for flag, values in (("--data-roots", [root.name for root in self.data_roots]), ("--seeds", self.seeds)):
-            if not values or len({*values}) < len(values):
+        names = [root.name for root in self.data_roots]
+        for flag, values in (("--data-roots", names), ("--seeds", self.seeds), ("--arms", self.arms)):
+            if (flag != "--arms" and not values) or len({*values}) < len(values):
                 raise ValueError(
                     f"{flag}: name at least one, and none twice (folders go by the last part of their path)"
                 )

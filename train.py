@@ -136,7 +136,8 @@ def train(config: Config, world: Processes) -> int:
             world.fail(f"--resume: {folder.loaded} was trained on other pictures than {where} holds")
         train_on(config, folder, checkpoint, position, data, world)
         world.print(describe_best(folder, position))
-        world.print(f"curves {folder.path / 'curves.png'}, previews {folder.path / 'previews'}")
+        previews = f", previews {folder.path / 'previews'}" if config.run.previews else ""
+        world.print(f"curves {folder.path / 'curves.png'}{previews}")
         return position.status()
 
 

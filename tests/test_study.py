@@ -112,6 +112,12 @@ def test_scores_and_pictures_of_all_strategies(run: Callable, data: Path, tmp_pa
         assert min(read_rgb(tmp_path / f"figures/{name}.png").shape[:2]) > 300
     again = run(study.main, *given)
     assert again.status == 0 and "training" not in again.out and again.created == []
+    fewer = run(study.main, *arguments(data, tmp_path, "--arms", "tsr", "--seeds", 4))
+    assert fewer.status == 2 and "holds 2 networks" in fewer.err and "baseline on pictures, seed 4" in fewer.err
+    scores = tmp_path / "runs/pictures/dilation-4/scores.json"
+    scores.write_text(scores.read_text().replace(pairs[0].name, "another"))
+    assert "dilation-4 was scored on other pictures" in run(study.main, *given).err
+    scores.write_text(scores.read_text().replace("another", pairs[0].name))
     other = run(study.main, *arguments(data, tmp_path, "--arms", *STRATEGIES, "--seeds", 4, samples=17))
     assert other.status == 2 and "--epochs 1 -> 3" in other.err and "baseline-4" in other.err
 
@@ -127,6 +133,8 @@ def test_the_embedded_data_is_made_where_it_is_not_there(run: Callable, elsewher
 def test_wrong_use(refused: Callable, data: Path, tmp_path: Path) -> None:
     assert "'baseline'" in refused(study.main, *arguments(data, tmp_path, "--arms", "basline"))
     assert "--seeds" in refused(study.main, *arguments(data, tmp_path, "--seeds", 1, 1))
+    assert "--arms" in refused(study.main, *arguments(data, tmp_path, "--arms", "tsr", "tsr"))
+    assert "lies in it" in refused(study.main, *arguments(data, tmp_path, "--figures", data / "val/im"))
     assert "--data-roots" in refused(study.main, "--data-roots", "a/x", "b/x")
     assert "--preset nosuch: unknown" in refused(study.main, "--preset", "nosuch")
 
@@ -140,7 +148,7 @@ def test_a_training_that_fails_is_named(run: Callable, data: Path, tmp_path: Pat
     assert "error" in (tmp_path / "runs/pictures/baseline-0.log").read_text()
 
 
-@pytest.mark.parametrize("by", ["budget", "Ctrl-C"])
+@pytest.mark.parametrize("by", ["budget", "Ctrl-C", "a closed terminal"])
 def test_what_is_under_way_is_saved_and_continued(run: Callable, data: Path, tmp_path: Path, by: str) -> None:
     given = map(str, arguments(data, tmp_path, "--arms", "baseline", "--seeds", 0, samples=400))
     command = [sys.executable, "-m", "tools.study", *given, *(["--budget", "0.25"] if by == "budget" else [])]
@@ -148,12 +156,12 @@ def test_what_is_under_way_is_saved_and_continued(run: Callable, data: Path, tmp
         command = ["sh", "-c", 'trap \'\' INT; exec "$0" "$@"', *command]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = tmp_path / "runs/pictures/baseline-0"
-    if by == "Ctrl-C":
+    if by != "budget":
         while process.poll() is None and not (folder / "log.csv").is_file():
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT if by == "Ctrl-C" else signal.SIGHUP)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == (0 if by == "budget" else 130), said
+    assert process.returncode == {"budget": 0, "Ctrl-C": 130, "a closed terminal": 129}[by], said
     assert not (folder / "scores.json").exists() and "Traceback" not in said
     if by == "budget":
         assert "1 of 1 networks are left" in said

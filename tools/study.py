@@ -21,12 +21,12 @@ from typing import Any
 
 from config import PRESETS, Config, EmbeddedConfig, StudyConfig, parse_cli
 from utils.errors import UserError, run_script
-from utils.files import require_writable, to_json, write_atomically, write_json
+from utils.files import require_apart, require_writable, to_json, write_atomically, write_json
 from utils.inference import select_device
 from utils.pairs import Pair, find_pairs
 from utils.parallel import cpu_cores
 from utils.run_folder import differences, provenance, versions
-from utils.strategies import ARMS, STRATEGIES, Run, gather, plan, score, training_command
+from utils.strategies import ARMS, DENSE, STRATEGIES, Run, gather, plan, score, scored_pictures, training_command
 from utils.strategy_plots import as_markdown, save_bands, save_compared, save_convergence
 from utils.synthetic import has_embedded, write_embedded
 
@@ -46,9 +46,11 @@ def main() -> int:
     held_out = {name: find_pairs(root, dataset_of(root), "val") for name, root in data.items()}
     for folder in (config.runs, config.out, config.figures):
         require_writable(folder, "--runs, --out, --figures")
+        require_apart(folder, "--runs, --out, --figures", config.data_roots, may_hold=True)
     runs = plan(list(data), arms, config.seeds, config.runs)
+    refuse_less(config, runs)
     for run in runs:
-        refuse_other(config, run, data[run.data])
+        refuse_other(config, run, data[run.data], held_out[run.data])
     left = train_all(config, data, held_out, runs)
     rows = record(config, runs, held_out)
     if rows:
@@ -113,10 +115,27 @@ def command_of(config: StudyConfig, run: Run, root: Path) -> list[str]:
     )
 
 
-def refuse_other(config: StudyConfig, run: Run, root: Path) -> None:
-    """Raises UserError where a network of other settings is scored already; train.py looks at those that are not."""
+def refuse_less(config: StudyConfig, runs: Sequence[Run]) -> None:
+    """Raises UserError where the tables in the output hold networks that this study does not know."""
+    path = config.out / "study.json"
+    if not path.is_file():
+        return
+    known = {(run.data, run.arm, run.seed) for run in runs}
+    rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["arm"] != DENSE]
+    if lost := [row for row in rows if (row["data"], row["arm"], row["seed"]) not in known]:
+        example = f"{lost[0]['arm']} on {lost[0]['data']}, seed {lost[0]['seed']}"
+        raise UserError(
+            f"--out: {path} holds {len(lost)} networks that are not in this study ({example}); choose other folders "
+            f"for --out and --figures"
+        )
+
+
+def refuse_other(config: StudyConfig, run: Run, root: Path, pairs: Sequence[Pair]) -> None:
+    """Raises UserError where a run of other settings, or on other pictures, is scored; train.py sees to the rest."""
     if not run.is_scored:
         return
+    if scored_pictures(run) != [pair.name for pair in pairs]:
+        raise UserError(f"--runs: {run.folder} was scored on other pictures than {root} holds; choose another folder")
     _, _, preset, *flags = command_of(config, run, root)
     now = parse_cli(Config, prog="train.py", description="", argv=flags, default=PRESETS[preset]())
     before = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["config"]
@@ -132,7 +151,7 @@ def start(config: StudyConfig, run: Run, root: Path) -> subprocess.Popen:
     with open(log_of(run), "ab") as log:
         # In a group of its own: Ctrl-C is this process', which ends it.
         return subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": threads}, start_new_session=True
+            command, stdout=log, stderr=log, env={"OMP_NUM_THREADS": threads, **os.environ}, start_new_session=True
         )
 
 

@@ -50,14 +50,14 @@ def report_failures(problems: Sequence[str]) -> int:
 def run_script(main: Callable[[], int]) -> None:
     """Runs `main` and exits with its status: 0 all done, 1 some items failed, 2 wrong use.
 
-    Ctrl-C gives 130, SIGTERM 143. Only `UserError` is shortened to its message: any other exception is a fault of ours
-    and keeps its traceback.
+    Ctrl-C gives 130, SIGTERM 143, a closed terminal 129. Only `UserError` is shortened to its message: any other
+    exception is a fault of ours and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             status = main()
         if sys.stdout is not None:
             sys.stdout.flush()  # now, while an error can still be told
@@ -99,17 +99,24 @@ def _drop_output() -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that processes are ended and half files removed."""
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and a closed terminal unwind the stack as Ctrl-C does: processes are ended, half files removed.
+
+    What the program was told to ignore, as nohup does, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():  # only that one may
         yield
         return
 
-    def stop(*_: object) -> None:
-        raise Terminated
+    def stop(number: int, _: object) -> None:
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = (
+        getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+    )  # Windows has no hang-up
+    before = {each: signal.signal(each, stop) for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -97,7 +97,12 @@ def score(run: Run, pairs: Sequence[Pair], device: str) -> None:
     scores = {run.arm: score_pictures(predictor, pairs)}
     if run.arm == "tsr":
         scores[DENSE] = score_pictures(replace(predictor, routing=predictor.routing.everything()), pairs)
-    write_json(run.folder / _SCORES, {"scores": scores})
+    write_json(run.folder / _SCORES, {"pictures": [pair.name for pair in pairs], "scores": scores})
+
+
+def scored_pictures(run: Run) -> list[str]:
+    """Names of the pictures that a run was scored on."""
+    return json.loads((run.folder / _SCORES).read_text(encoding="utf-8"))["pictures"]
 
 
 def score_pictures(predictor: Predictor, pairs: Sequence[Pair]) -> dict[str, float]:

@@ -144,7 +144,8 @@ def save_convergence(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         for arm in (arm for arm in COLOURS if arm in table["arm"].unique()):
             chosen = table[(table["data"] == name) & (table["arm"] == arm)].groupby("epoch")["SAD"]
             width = 2.2 if arm in STRATEGIES else 1.0
-            axes.plot(chosen.mean(), color=COLOURS[arm], lw=width, label=arm, ls="-" if arm in STRATEGIES else "--")
+            line = {"lw": width, "ls": "-" if arm in STRATEGIES else "--", "marker": "o", "ms": 1.5 * width}
+            axes.plot(chosen.mean(), color=COLOURS[arm], label=arm, **line)
             if arm in STRATEGIES:
                 axes.fill_between(chosen.min().index, chosen.min(), chosen.max(), color=COLOURS[arm], alpha=0.15, lw=0)
         use_log_scale(axes)
@@ -159,7 +160,7 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[
     """Draws each arm's MSE as a multiple of the baseline's, over the whole image and ever closer to the edge.
 
     Most pixels are easy: what happens at the edge hardly shows in a mean over all of them. Bars are means over the
-    seeds, thin lines the seeds' ends. Nothing is drawn where no baseline is scored.
+    seeds, thin lines the seeds' ends. Nothing is drawn where no arm can be compared with a baseline.
 
     Args:
         path: The PNG.
@@ -167,7 +168,7 @@ def save_bands(path: Path, rows: Sequence[Mapping[str, Any]], held_out: Mapping[
         held_out: The pictures, by data.
     """
     table = of_baseline(rows, [*BANDS])
-    names = list(table["data"].unique())
+    names = list(table.loc[~table["arm"].isin(("baseline", DENSE)), "data"].unique())
     if not names:
         return
     figure = Figure(figsize=(0.6 + 5.4 * len(names), 4.0), dpi=130, layout="constrained")
