@@ -111,9 +111,8 @@ def _signals_raise() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         raise Terminated(number)
 
-    numbers = (
-        getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
-    )  # Windows has no hang-up
+    # SIGHUP, of a terminal that is closed, is unknown to Windows.
+    numbers = (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
     before = {each: signal.signal(each, stop) for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
     try:
         yield
