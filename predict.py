@@ -106,7 +106,7 @@ def find_pending(config: PredictConfig, renderings: Mapping[str, Rendering]) -> 
     jobs, notes = plan_jobs(config.inputs, config.output, list(renderings.values()), config.format)
     for note in notes:
         print(f"note: {note}")
-    targets = frozenset(path for job in jobs for path in job.targets.values())
+    targets = {path: job.source for job in jobs for path in job.targets.values()}
     checkpoint = config.checkpoint or newest_best(RUNS)
     require_checkpoint(checkpoint)
     known = settings(config, checkpoint, renderings)

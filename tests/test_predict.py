@@ -84,6 +84,22 @@ def test_results_are_kept_unless_overwrite_is_given(predict: Callable, write_pho
     assert kept.read_bytes() == whole
 
 
+def test_results_of_another_photograph_of_the_same_name_are_not_taken_for_its_own(
+    predict: Callable, write_photographs: Callable
+) -> None:
+    write_photographs(Path("first"), ["a.png", "b.png"])
+    write_photographs(Path("second"), ["a.png", "c.png"])
+    assert predict("first").status == 0
+    before = {path: path.read_bytes() for path in Path("out").glob("*.png")}
+    refused = predict("second")
+    assert refused.status == 2 and "2 results of another file" in refused.err and "a_alpha.png" in refused.err
+    assert {path: path.read_bytes() for path in Path("out").glob("*.png")} == before
+    assert predict("second", "--overwrite").status == 0 and predict("second").status == 0
+    assert predict("first").status == 2, "it is the second one's now"
+    os.utime("second/c.png", (1, 1))
+    assert "c_alpha.png" in predict("second").err, "it has changed since"
+
+
 def test_another_kind_does_not_overwrite_the_first(predict: Callable, write_photographs: Callable) -> None:
     write_photographs(Path("photos"), ["a.png"])
     predict("photos", "--save", "alpha")

@@ -4,6 +4,7 @@ The settings stand in a hidden file of the folder from the start, so that an int
 command, and never by another one: that would mix two sets.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from utils.images import list_images
 from utils.names import FRAME, RESULT, counted, shorten
 
 SETTINGS = ".settings.json"
+INPUTS = "inputs"  # in it, of shared folders
 
 
 class OutputFolder(NamedTuple):
@@ -72,16 +74,18 @@ class SharedFolder(NamedTuple):
         flag: What gave it, for the messages.
         settings: What decides the results besides the inputs, in JSON's types; those that the folder has not met yet
             are added to its own.
-        targets: The results of some inputs: files, or folders of frames.
+        targets: The results of some inputs, files or folders of frames, to their inputs.
     """
 
     path: Path
     flag: str
     settings: dict[str, Any]
-    targets: frozenset[Path]
+    targets: Mapping[Path, Path]
 
     def check(self, *, overwrite: bool) -> None:
         """Makes sure that no results of other settings are there or, with `overwrite`, would stay; nothing is changed.
+
+        Without `overwrite`, results of other files than these inputs, or of these before they changed, are none either.
 
         Raises:
             UserError: There are some, or the settings are damaged.
@@ -91,8 +95,14 @@ class SharedFolder(NamedTuple):
         if there:
             named = shorten([path.relative_to(self.path).as_posix() for path in there])
             message = f"{self.flag} {self.path} holds {counted(len(there), 'result')} made with {changed} ({named})"
-            remedy = ", or make all again with --overwrite" if self.targets.issuperset(there) else ""
+            remedy = ", or make all again with --overwrite" if self.targets.keys() >= {*there} else ""
             raise UserError(f"{message}; choose another folder{remedy}")
+        if not overwrite and (others := self._of_other_inputs()):
+            named = shorten([path.relative_to(self.path).as_posix() for path in others])
+            raise UserError(
+                f"{self.flag} {self.path} holds {counted(len(others), 'result')} of another file of that name, or of "
+                f"one that has changed since ({named}); choose another folder, or make all again with --overwrite"
+            )
 
     @property
     def is_known(self) -> bool:
@@ -100,17 +110,36 @@ class SharedFolder(NamedTuple):
         return _read(self.path) is not None
 
     def begin(self, *, overwrite: bool) -> None:
-        """Removes, with `overwrite`, the results that were made with other settings, and writes down these.
+        """Removes, with `overwrite`, the results of other settings or inputs, and writes down these.
 
         Raises:
             CannotWriteError: The folder cannot be written.
         """
-        for path in self.targets if overwrite and self._changed() else ():
+        stale = self.targets if self._changed() else self._of_other_inputs()
+        for path in stale if overwrite else ():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 remove_file(path)
-        _write(self.path, {**(_read(self.path) or {}), **self.settings})
+        made = _read(self.path) or {}
+        inputs = {**made.get(INPUTS, {}), **self._stamps()}
+        _write(self.path, {**made, **self.settings, INPUTS: inputs})
+
+    def _of_other_inputs(self) -> list[Path]:
+        """What is there and was made from other files than these inputs are now, as far as it is written down."""
+        made = (_read(self.path) or {}).get(INPUTS, {})
+        stamps = self._stamps()
+        paths = {path.relative_to(self.path).as_posix(): path for path in self.targets}
+        return [paths[name] for name in stamps if made.get(name, stamps[name]) != stamps[name] and paths[name].exists()]
+
+    def _stamps(self) -> dict[str, str]:
+        """By result: size and time of the file that it is made from, by which another one is told."""
+        stamps = {}
+        for path, source in self.targets.items():
+            with contextlib.suppress(OSError):  # what cannot be read is named when its turn comes
+                about = source.stat()
+                stamps[path.relative_to(self.path).as_posix()] = f"{about.st_size} bytes, {about.st_mtime_ns} ns"
+        return stamps
 
     def _changed(self) -> str:
         """How its settings differ from those that it was used with before, in words."""
